@@ -1,0 +1,1 @@
+"""Secrets in memory: how fresh they are and who fetches them."""

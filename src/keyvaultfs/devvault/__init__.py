@@ -1,0 +1,1 @@
+"""An embedded Key Vault and token endpoint on loopback."""

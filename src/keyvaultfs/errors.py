@@ -1,0 +1,52 @@
+"""One exception for each cause. None of them ever carries a value, a token or a server's words."""
+
+from __future__ import annotations
+
+
+class KeyVaultFSError(Exception):
+    """Base of all of ours. `cause` is a short fixed word for the log, such as ``SecretNotFound``.
+
+    Args:
+        cause: letters, digits and ``_ - . :`` only; never text that the network sent.
+        hint: a sentence for people that says what to do, or "".
+    """
+
+    def __init__(self, cause: str = "", hint: str = "") -> None:
+        super().__init__(f"{cause}: {hint}" if cause and hint else cause or hint)
+        self.cause = cause or type(self).__name__
+        self.hint = hint
+
+
+class NotFound(KeyVaultFSError):
+    """The vault says that there is no such secret or version."""
+
+
+class Refused(KeyVaultFSError):
+    """The vault, or the identity endpoint, answered and said no: it wins over what is cached."""
+
+
+class Disabled(Refused):
+    """The secret's current version is disabled: about this one secret, not about the identity."""
+
+
+class Unavailable(KeyVaultFSError):
+    """Nobody answered in Key Vault's words: the last good value may still be served.
+
+    Args:
+        retry_after: seconds from now that the server asked for, or None.
+    """
+
+    def __init__(self, cause: str = "", hint: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(cause, hint)
+        self.retry_after = retry_after
+
+
+class BadAnswer(Unavailable):
+    """An answer that is not the protocol's: wrong shape, too large, not JSON, a foreign link."""
+
+
+class UsageError(KeyVaultFSError):
+    """What the user wrote is wrong; the text names the thing and the mend."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__("", hint)

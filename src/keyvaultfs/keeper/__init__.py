@@ -1,0 +1,1 @@
+"""The process that holds the mount while workers come and go."""

@@ -1,0 +1,109 @@
+"""What a secret is, in the words of Key Vault. Frozen values, no I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Version = NewType("Version", str)
+"""32 lower-case hex characters; random, so they have no order in time."""
+
+NAME_PATTERN = re.compile("[0-9A-Za-z-]{1,127}")
+VERSION_PATTERN = re.compile("[0-9a-f]{32}")
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class SecretName:
+    """The name of a secret: equal and hashed without regard to case, shown as the vault spells it.
+
+    Raises:
+        ValueError: the text is no Key Vault name (1-127 of ``[0-9A-Za-z-]``); the text is not quoted.
+    """
+
+    spelling: str = field(compare=False)
+    key: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.spelling):
+            raise ValueError("not a Key Vault name")
+        object.__setattr__(self, "key", self.spelling.lower())
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+def version(text: str) -> Version:
+    """Check a version id.
+
+    Raises:
+        ValueError: not 32 lower-case hex characters; the text is not quoted.
+    """
+    if not VERSION_PATTERN.fullmatch(text):
+        raise ValueError("not a version id")
+    return Version(text)
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class SecretValue:
+    """The UTF-8 bytes of a secret's value. Shown by its length only; `reveal` is the one way in."""
+
+    _raw: bytes
+
+    def __repr__(self) -> str:
+        return f"<SecretValue {len(self._raw)} B>"
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret value is never pickled")
+
+    def reveal(self) -> bytes:
+        """The bytes themselves. Called in `content`, `cache.values` and `transport.session` only."""
+        return self._raw
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What is known of a secret besides its value. Times are whole Unix seconds (PROTOCOL: spec)."""
+
+    enabled: bool = True
+    created: int | None = None
+    updated: int | None = None
+    expires: int | None = None
+    not_before: int | None = None
+    content_type: str | None = None
+    tags: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
+    managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One version of a secret, with its value."""
+
+    name: SecretName
+    version: Version
+    value: SecretValue
+    properties: Properties
+
+
+@dataclass(frozen=True, slots=True)
+class ListItem:
+    """A line of the vault's listing: the attributes are those of the current version, which it does not name."""
+
+    name: SecretName
+    properties: Properties
+
+
+@dataclass(frozen=True, slots=True)
+class VersionItem:
+    """A line of a secret's list of versions, which has no order in time."""
+
+    version: Version
+    properties: Properties
