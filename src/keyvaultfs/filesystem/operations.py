@@ -1,0 +1,262 @@
+"""The pyfuse3 handlers, a few lines each."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import pyfuse3
+
+from keyvaultfs.filesystem import attributes, control, names
+from keyvaultfs.filesystem.directory import OpenDirectory
+from keyvaultfs.filesystem.errno_map import handler
+from keyvaultfs.filesystem.inodes import FIRST_HASHED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    import trio
+    from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ReaddirToken, RequestContext
+
+    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.filesystem.attributes import Appearance
+    from keyvaultfs.filesystem.control import Control
+    from keyvaultfs.filesystem.inodes import InodeTable, Node
+    from keyvaultfs.filesystem.resolver import Resolver
+    from keyvaultfs.metrics import FilesystemMetrics
+    from keyvaultfs.model import SecretName
+
+SYSTEMD_SECONDS = 1.0
+"""PID 1 walks this mount for .path units and conditions; the whole machine waits while it does."""
+
+_DIRECTORY_BITS = 16
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel asks, answered from the resolver, the control directory and the listing.
+
+    Args:
+        timeout: seconds that a request may take.
+        base_url: the vault's origin, for ``user.keyvault.id``.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        table: InodeTable,
+        resolver: Resolver,
+        control: Control,
+        look: Appearance,
+        metrics: FilesystemMetrics,
+        timeout: float,
+        base_url: str,
+    ) -> None:
+        super().__init__()
+        self._cache = cache
+        self._table = table
+        self._resolver = resolver
+        self._control = control
+        self._look = look
+        self.metrics = metrics
+        self.timeout = timeout
+        self._base_url = base_url
+        self.in_flight: set[trio.CancelScope] = set()
+        self._directories: dict[int, OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]] = {}
+        self._texts: dict[int, bytes] = {}
+
+    @handler
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        self._table.settle()
+        if parent_inode != pyfuse3.ROOT_INODE:
+            return await self._lookup_control(parent_inode, name)
+        if name == control.NAME:
+            return self._control_attributes(control.DIRECTORY)
+        secret = names.parse(name)
+        if secret is None:
+            return _never()
+        return await self._resolver.lookup(secret, name, _patience(ctx))
+
+    @handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        self._table.settle()
+        if inode == pyfuse3.ROOT_INODE:
+            return attributes.directory(self._look, inode, self._look.dir_mode)
+        own = self._control.attributes(inode)
+        return own if own is not None else self._resolver.getattr(self._node(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """The kernel drops references. Has no answer, so it has no errno either."""
+        for inode, count in inode_list:
+            self._table.forget(inode, count)
+
+    @handler
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
+        self._table.settle()
+        if flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        if inode < FIRST_HASHED:
+            fh = self._new_handle(inode)
+            self._texts[fh] = self._control.text(inode)
+            return pyfuse3.FileInfo(fh=cast("FileHandleT", fh), direct_io=True)
+        handle, keep_cache = await self._resolver.open(self._node(inode), _patience(ctx))
+        return pyfuse3.FileInfo(fh=cast("FileHandleT", handle.fh), keep_cache=keep_cache)
+
+    @handler
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        self._table.settle()
+        text = self._texts.get(fh)
+        if text is not None:
+            return text[off : off + size]
+        handle = self._table.handle(fh)
+        if handle is None:
+            raise pyfuse3.FUSEError(errno.EIO)
+        return await self._resolver.read(handle, off, size)
+
+    @handler
+    async def release(self, fh: FileHandleT) -> None:
+        self._table.settle()
+        if self._texts.pop(fh, None) is None:
+            self._resolver.release(fh)
+
+    @handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
+        fh = self._new_handle(inode)
+        self._directories[fh] = await self._open_directory(inode)
+        return cast("FileHandleT", fh)
+
+    @handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        directory = self._directories.get(fh)
+        if directory is None:  # a predecessor opened it
+            directory = self._directories[fh] = await self._open_directory(
+                cast("InodeT", fh & ((1 << _DIRECTORY_BITS) - 1))
+            )
+        if isinstance(directory, OpenDirectory):
+            await self._read_root(directory, start_id, token)
+            return
+        for position in range(start_id, len(directory)):
+            name, found = directory[position]
+            if not pyfuse3.readdir_reply(token, cast("FileNameT", name), found, position + 1):
+                break
+
+    @handler
+    async def releasedir(self, fh: FileHandleT) -> None:
+        directory = self._directories.pop(fh, None)
+        if isinstance(directory, OpenDirectory):
+            await directory.close()
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_namemax = 127
+        return data
+
+    @handler
+    async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:  # noqa: ARG002
+        node = self._table.nodes.get(inode)
+        if node is None or not name.startswith(attributes.PREFIX):
+            # Never ENOSYS, after which the kernel asks for none any more.
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        try:
+            return self._resolver.extended(node, self._base_url)[name]
+        except KeyError:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR) from None
+
+    @handler
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:  # noqa: ARG002
+        node = self._table.nodes.get(inode)
+        return [] if node is None else list(self._resolver.extended(node, self._base_url))
+
+    async def _refuse_write(self, *args: object) -> NoReturn:  # noqa: ARG002
+        raise pyfuse3.FUSEError(errno.EROFS)
+
+    # Answered by handlers too: a remount can clear the kernel's read-only flag.
+    create = link = mkdir = mknod = removexattr = handler(_refuse_write)  # type: ignore[assignment]
+    rename = rmdir = setattr = setxattr = symlink = unlink = write = create  # type: ignore[assignment]
+
+    async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
+        if parent == control.DIRECTORY:
+            if name not in control.ENTRIES:
+                return _never()
+            return self._control_attributes(control.ENTRIES[name])
+        if parent == control.VERSIONS:
+            secret = names.parse(name)
+            if secret is None:
+                return _never()
+            await self._resolver.entry(secret, math.inf)
+            return self._control_attributes(self._control.versions_directory(secret))
+        secret = self._control.secret_of(parent)
+        if secret is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return await self._resolver.pinned(secret, os.fsdecode(name))
+
+    def _control_attributes(self, inode: int) -> pyfuse3.EntryAttributes:
+        found = self._control.attributes(inode)
+        if found is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return found
+
+    async def _open_directory(
+        self, inode: InodeT
+    ) -> OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]:
+        if inode == pyfuse3.ROOT_INODE:
+            return OpenDirectory(self._names(), lambda name: bool(self._resolver.waiting[name.key]))
+        if inode == control.DIRECTORY:
+            return tuple((name, self._control_attributes(number)) for name, number in control.ENTRIES.items())
+        secret = self._control.secret_of(inode)
+        if secret is None:
+            return ()  # versions/ itself: any name can be looked up there
+        items = await self._cache.versions(secret)
+        placeholder = attributes.base(self._look, inode, 0o100000 | self._look.mode)
+        return tuple((str(item.version).encode(), placeholder) for item in items)
+
+    async def _names(self) -> AsyncGenerator[tuple[SecretName, ...], None]:
+        async for page in self._cache.listing():
+            yield tuple(item.name for item in page)
+
+    async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
+        position = await directory.position(start)
+        first = position
+        while position == first or directory.ready(position):
+            name = await directory.at(position)
+            if name is None:
+                return
+            found, node = self._resolver.listed(name)
+            raw = cast("FileNameT", name.spelling.encode())
+            if not pyfuse3.readdir_reply(token, raw, found, directory.cookie(position)):
+                return
+            if node is not None:
+                self._table.looked_up(node)
+            position += 1
+
+    def _node(self, inode: int) -> Node:
+        node = self._table.nodes.get(inode)
+        if node is None:
+            # A placeholder of a listing, or of an earlier life: the kernel looks the name up again.
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return node
+
+    def _new_handle(self, inode: int) -> int:
+        return (int.from_bytes(os.urandom(5), "little") << _DIRECTORY_BITS | inode) & ((1 << 62) - 1) | 1 << 62
+
+
+def _patience(ctx: RequestContext) -> float:
+    return SYSTEMD_SECONDS if ctx.pid == 1 else math.inf
+
+
+def _never() -> pyfuse3.EntryAttributes:
+    """No secret can have that name: the kernel may remember it."""
+    absent = pyfuse3.EntryAttributes()
+    absent.st_ino = cast("InodeT", 0)
+    absent.entry_timeout = attributes.FOREVER
+    return absent

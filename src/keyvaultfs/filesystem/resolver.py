@@ -1,0 +1,229 @@
+"""Which inode stands for a name now, and which bytes an inode shows: the rules of DESIGN §2."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from keyvaultfs import content
+from keyvaultfs.errors import Unavailable
+from keyvaultfs.filesystem import attributes
+from keyvaultfs.filesystem.inodes import State
+from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
+from keyvaultfs.log import LOG
+
+if TYPE_CHECKING:
+    from keyvaultfs.cache.cache import Cache, Entry
+    from keyvaultfs.filesystem.attributes import Appearance
+    from keyvaultfs.filesystem.inodes import Handle, InodeTable, Node
+    from keyvaultfs.filesystem.rotation import Rotation
+    from keyvaultfs.model import SecretName, SecretValue, Version
+
+_SUPERSEDED = frozenset({State.SUPERSEDED, State.NOTIFIED})
+
+
+class Resolver:
+    """Joins the cache, which knows versions, with the inode table, which knows what the kernel was told.
+
+    Args:
+        decode: whether the tag ``file-encoding`` is obeyed.
+    """
+
+    def __init__(
+        self, cache: Cache, table: InodeTable, rotation: Rotation, look: Appearance, *, decode: bool
+    ) -> None:
+        self._cache = cache
+        self._table = table
+        self._rotation = rotation
+        self._look = look
+        self._decode = decode
+        self.waiting: Counter[str] = Counter()
+        """by folded name: look-ups that may wait for the network"""
+        self._values: dict[int, SecretValue | None] = {}
+
+    async def lookup(self, name: SecretName, spelling: bytes, patience: float) -> pyfuse3.EntryAttributes:
+        """What the kernel is told for a name; counts as a reference to the inode.
+
+        Args:
+            patience: seconds after which what is known is good enough.
+        """
+        helped = self._rotation.old_answers.get(name.key)
+        if helped is not None:
+            node, seen = helped
+            seen.set()
+            self._table.looked_up(node)
+            return attributes.secret(self._look, node, self._table.content(node))
+        self.waiting[name.key] += 1
+        try:
+            entry = await self.entry(name, patience)
+            node = await self._node(entry)
+        finally:
+            self.waiting[name.key] -= 1
+            if not self.waiting[name.key]:
+                del self.waiting[name.key]
+        told = self._table.told.get(name.key)
+        if told is not None and told is not node:
+            # The notification for the old inode comes first, or a watch on it stays silent (tried). On a look-up
+            # that holds the directory's lock it cannot succeed; hence the bound.
+            _, done = self._rotation.supersede(told)
+            with trio.move_on_after(BOUNDED_SECONDS):
+                await done.wait()
+        self._table.tell(node, spelling)
+        left = entry.expires - trio.current_time()
+        return attributes.secret(self._look, node, node, entry_timeout=left)
+
+    async def entry(self, name: SecretName, patience: float) -> Entry:
+        """The current version of a name, as the cache has it or gets it.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`; Unavailable when patience ran out.
+        """
+        with trio.move_on_after(patience):
+            return await self._cache.get(name)
+        known = self._cache.peek(name)
+        if known is None:
+            raise Unavailable("NotYetKnown")
+        return known
+
+    def listed(self, name: SecretName) -> tuple[pyfuse3.EntryAttributes, Node | None]:
+        """What a listing says of a name: the inode that the kernel may hold, or a placeholder that it forgets at once."""
+        node = self._table.told.get(name.key)
+        if node is None:
+            number = self._table.number(name, "", content.Decoding.RAW)
+            return attributes.base(self._look, number, 0o100000 | self._look.mode), None
+        entry = self._cache.peek(name)
+        left = 0.0
+        if entry is not None and node.state is State.CURRENT and self._is_current(node, entry):
+            left = entry.expires - trio.current_time()
+        return attributes.secret(self._look, node, self._table.content(node), entry_timeout=left), node
+
+    def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
+        """Attributes of an inode; never the network. A superseded one may switch to its name's current version."""
+        if node.state in _SUPERSEDED and not node.handles:
+            entry = self._cache.peek(node.name)
+            current = None if entry is None else self._known_node(entry)
+            if current is not None:
+                self._table.show(node, current)
+        return attributes.secret(self._look, node, self._table.content(node))
+
+    async def open(self, node: Node, patience: float) -> tuple[Handle, bool]:
+        """Open an inode.
+
+        Returns:
+            The handle, and whether the kernel may keep the pages that it has.
+
+        Raises:
+            pyfuse3.FUSEError: ESTALE when the name now stands for another inode: the kernel walks the path again.
+        """
+        if node.state is State.PINNED:
+            return self._opened(node), True
+        self._cache.touch(node.name)
+        entry = self._fresh(node) or await self.entry(node.name, patience)
+        if node.state is State.CURRENT:
+            if self._is_current(node, entry):
+                return self._opened(node), True
+            _, done = self._rotation.supersede(node)
+            with trio.move_on_after(BOUNDED_SECONDS):
+                await done.wait()
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        # Only a bind mount, or a path through /proc/PID/fd, still leads to a superseded inode.
+        current = await self._node(entry)
+        if node.state is State.SUPERSEDED:
+            asked, _ = self._rotation.supersede(node)
+            with trio.move_on_after(BOUNDED_SECONDS):
+                await asked.wait()
+        if not any(not self._table.handles[fh].doubtful for fh in node.handles):
+            self._table.show(node, current)
+        return self._opened(node), False
+
+    async def read(self, handle: Handle, offset: int, size: int) -> bytes:
+        """Bytes of the version that the file was opened on.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.value`.
+        """
+        node = handle.content
+        value = self._values.get(handle.fh) or await self._cache.value(node.name, node.version)
+        data, _ = content.render(value, node.decoding)
+        return data[offset : offset + size]
+
+    def release(self, fh: int) -> None:
+        """Close a handle."""
+        self._values.pop(fh, None)
+        self._table.release(fh)
+
+    async def pinned(self, name: SecretName, version: str) -> pyfuse3.EntryAttributes:
+        """The inode of versions/NAME/VERSION.
+
+        Raises:
+            NotFound: the secret has no such version.
+        """
+        for item in await self._cache.versions(name):
+            if item.version == version:
+                break
+        else:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        how = content.decoding(item.properties.tags, wanted=self._decode)
+        node = self._table.find(name, version, how, pinned=True)
+        if node is None:
+            size = await self._size(name, item.version, how)
+            created, updated = item.properties.created, item.properties.updated
+            node = self._table.add(
+                name, item.version, how, size=size, created=created, updated=updated, pinned=True
+            )
+        self._table.looked_up(node)
+        return attributes.secret(self._look, node, node, entry_timeout=1.0)
+
+    def extended(self, node: Node, base_url: str) -> dict[bytes, bytes]:
+        """``user.keyvault.*`` of an inode; never the network."""
+        shown = self._table.content(node)
+        entry = self._cache.peek(node.name)
+        if entry is None or entry.version != shown.version:
+            return attributes.extended(base_url, node.name, shown.version, shown.properties(), None)
+        cached = ("stale" if entry.stale else "fresh", max(0.0, trio.current_time() - entry.checked))
+        return attributes.extended(base_url, node.name, entry.version, entry.properties, cached)
+
+    def _opened(self, node: Node) -> Handle:
+        handle = self._table.open(node)
+        # An open file keeps its bytes even when the cache lets them go or the vault loses the version.
+        self._values[handle.fh] = self._cache.peek_value(handle.content.name, handle.content.version)
+        return handle
+
+    def _fresh(self, node: Node) -> Entry | None:
+        entry = self._cache.peek(node.name)
+        return entry if entry is not None and entry.expires > trio.current_time() else None
+
+    def _is_current(self, node: Node, entry: Entry) -> bool:
+        return node.version == entry.version and node.decoding is content.decoding(
+            entry.properties.tags, wanted=self._decode
+        )
+
+    def _known_node(self, entry: Entry) -> Node | None:
+        how = content.decoding(entry.properties.tags, wanted=self._decode)
+        node = self._table.find(entry.name, entry.version, how)
+        if node is not None:
+            return node
+        value = self._cache.peek_value(entry.name, entry.version)
+        return None if value is None else self._add(entry, how, len(content.render(value, how)[0]))
+
+    async def _node(self, entry: Entry) -> Node:
+        how = content.decoding(entry.properties.tags, wanted=self._decode)
+        node = self._table.find(entry.name, entry.version, how)
+        if node is not None and (node.created, node.updated) == (entry.properties.created, entry.properties.updated):
+            return node
+        size = node.size if node is not None else await self._size(entry.name, entry.version, how)
+        return self._add(entry, how, size)
+
+    def _add(self, entry: Entry, how: content.Decoding, size: int) -> Node:
+        created, updated = entry.properties.created, entry.properties.updated
+        return self._table.add(entry.name, entry.version, how, size=size, created=created, updated=updated)
+
+    async def _size(self, name: SecretName, version: Version, how: content.Decoding) -> int:
+        data, decoded = content.render(await self._cache.value(name, version), how)
+        if not decoded:
+            LOG.warning("served raw: the tag file-encoding of %s says %s, and it is not", name, how.value)
+        return len(data)

@@ -1,0 +1,76 @@
+"""When to start a worker, when to kill one, when to give up. Pure: it is told the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+MISSED_HEARTBEATS = 3
+START_SECONDS = 30.0
+"""How long a worker may take from its start to its first heartbeat."""
+
+_FIRST_WAIT = 0.25
+_LONGEST_WAIT = 8.0
+_ATTEMPTS = 8
+
+
+class Step(Enum):
+    """What the keeper is to do now."""
+
+    NOTHING = "nothing"
+    START = "start"
+    KILL = "kill"
+    GIVE_UP = "give up"
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Restarts at once a worker that had served, with back-off one that never did, and not for ever.
+
+    Args:
+        heartbeat: seconds between heartbeats.
+        attempts: workers in a row that may end before their first heartbeat.
+    """
+
+    heartbeat: float = 1.0
+    attempts: int = _ATTEMPTS
+    _failures: int = 0
+    _due: float | None = 0.0
+    _started: float = 0.0
+    _beat: float | None = None
+    _alive: bool = False
+
+    def started(self, now: float) -> None:
+        """A worker was started."""
+        self._started, self._beat, self._due, self._alive = now, None, None, True
+
+    def beat(self, now: float) -> None:
+        """A heartbeat arrived."""
+        self._beat = now
+        self._failures = 0
+
+    def ended(self, now: float) -> None:
+        """The worker died."""
+        if not self._alive:
+            return
+        self._alive = False
+        if self._beat is not None:
+            self._due = now
+            return
+        self._failures += 1
+        self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1))
+
+    def step(self, now: float) -> Step:
+        """What is to be done at this time."""
+        if not self._alive:
+            if self._failures >= self.attempts:
+                return Step.GIVE_UP
+            return Step.START if self._due is not None and now >= self._due else Step.NOTHING
+        if self._beat is None:
+            return Step.KILL if now - self._started > START_SECONDS else Step.NOTHING
+        return Step.KILL if now - self._beat > MISSED_HEARTBEATS * self.heartbeat else Step.NOTHING
+
+    @property
+    def failures(self) -> int:
+        """Workers in a row that ended before their first heartbeat."""
+        return self._failures

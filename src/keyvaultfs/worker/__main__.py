@@ -1,0 +1,67 @@
+"""``python -m keyvaultfs.worker``: started by the keeper, with descriptors at the numbers of `keyvaultfs.ipc`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+import traceback
+
+from keyvaultfs import ipc, log
+
+_CHARGE_SECONDS = 10.0
+
+
+def _charge(channel: ipc.Channel) -> ipc.Charge:
+    end = time.monotonic() + _CHARGE_SECONDS
+    while time.monotonic() < end:
+        message = channel.receive()
+        if message is not None:
+            return ipc.Charge.unpack(message["charge"])
+        time.sleep(0.002)
+    raise EOFError
+
+
+def main() -> int:
+    """Run a worker until the mount ends, or the keeper does.
+
+    Returns:
+        0 when the mount ended or another worker takes over, 1 when this one failed.
+    """
+    os.set_blocking(ipc.LOG_FD, False)
+    handler = log.DescriptorHandler(ipc.LOG_FD)
+    handler.setFormatter(log.PriorityFormatter())
+    logging.getLogger().addHandler(handler)
+    channel = ipc.Channel(socket.socket(fileno=ipc.CHANNEL_FD))
+    try:
+        charge = _charge(channel)
+        log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
+        from keyvaultfs import config
+        from keyvaultfs.worker import privileges
+
+        # The configuration may be readable by root alone.
+        settings = config.settings(charge.launch)
+        in_force = privileges.drop(settings.run_as)
+        from keyvaultfs.worker.main import serve
+
+        return serve(charge, settings, in_force, channel)
+    except Exception as exc:  # noqa: BLE001 - the last words of this process; an exception's text may quote a value
+        from keyvaultfs.errors import KeyVaultFSError
+        from keyvaultfs.log import LOG
+
+        if isinstance(exc, KeyVaultFSError):
+            words = str(exc)
+        else:
+            frames = "".join(traceback.format_tb(exc.__traceback__)[-6:])
+            words = f"{type(exc).__name__}"
+            if isinstance(exc, ImportError):
+                words += f": {exc.msg}"
+            LOG.error("the worker failed: %s\n%s", words, frames)  # noqa: TRY400 - no text of exc
+        channel.send("failed", words=words)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

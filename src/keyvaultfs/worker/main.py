@@ -1,0 +1,264 @@
+"""The only place that builds the chain: identity, client, cache, file system."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import platform
+import random
+import time
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import pyfuse3
+import trio
+
+from keyvaultfs import ipc
+from keyvaultfs.cache.cache import Cache, Limits
+from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.filesystem.attributes import Appearance
+from keyvaultfs.filesystem.control import Control
+from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.operations import Operations
+from keyvaultfs.filesystem.resolver import Resolver
+from keyvaultfs.filesystem.rotation import Rotation
+from keyvaultfs.log import LOG, Causes
+from keyvaultfs.metrics import Metrics
+from keyvaultfs.worker import takeover
+from keyvaultfs.worker.chain import Chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyvaultfs.ipc import Channel, Charge
+    from keyvaultfs.model import SecretName
+    from keyvaultfs.options import Settings
+    from keyvaultfs.worker.privileges import InForce
+
+_MAX_TASKS = 4096
+"""pyfuse3's default of 99 stops everything at the 99th hanging look-up; thousands cost nothing (tried)."""
+
+_FAREWELL_SECONDS = 0.2
+_SUSPEND_CHECK_SECONDS = 2.0
+_SUSPEND_GAP_SECONDS = 1.0
+
+
+def serve(charge: Charge, settings: Settings, in_force: InForce, channel: Channel) -> int:
+    """Serve the mount until it ends.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        KeyVaultFSError, takeover.TakeoverError, OSError: the worker could not start.
+    """
+    return trio.run(Worker(charge, settings, in_force, channel).run)
+
+
+class Worker:
+    """One life of the serving process."""
+
+    def __init__(self, charge: Charge, settings: Settings, in_force: InForce, channel: Channel) -> None:
+        self.charge = charge
+        self.settings = settings
+        self.in_force = in_force
+        self.channel = channel
+        self.metrics = Metrics()
+        self.causes = Causes(trio.current_time)
+        self.started = time.time()
+        self._go = trio.Event()
+        self._retired = trio.Event()
+        self._fd = -1
+
+    async def run(self) -> int:
+        """Build the chain, wait for the keeper's word, attach, serve."""
+        self.chain = Chain.build(self.charge.launch.vault, self.settings, self.metrics, self.causes)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            self.channel.send("standby")
+            await self._go.wait()
+            self._build()
+            attached = await takeover.attach(
+                self.operations,
+                ipc.DEVICE_FD,
+                init=bytes.fromhex(self.charge.init),
+                told=bytes.fromhex(self.charge.told),
+                resend=self.settings.resend,
+                successor=self.charge.successor,
+                poke=lambda: self.channel.send("poke"),
+            )
+            self._fd = attached.fd
+            await nursery.start(self.cache.run)
+            nursery.start_soon(self.chain.run)
+            nursery.start_soon(self.rotation.run)
+            nursery.start_soon(self.rotation.follow, self.cache.rotated)
+            nursery.start_soon(self._watch_suspend)
+            nursery.start_soon(self._heartbeat)
+            self.channel.send("ready", told=attached.told.hex(), notes=self.in_force.notes)
+            if not self.charge.successor:
+                nursery.start_soon(self._probe)
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            if not self._retired.is_set():
+                self.channel.send("ended")
+            # Threads may still wait for a name server or for the kernel: nobody waits for them.
+            os._exit(0)
+
+    def _build(self) -> None:
+        settings, chain = self.settings, self.chain
+        look = Appearance(
+            uid=os.getuid() if settings.uid is None else settings.uid,
+            gid=os.getgid() if settings.gid is None else settings.gid,
+            mode=settings.mode,
+            dir_mode=settings.dir_mode,
+            started=int(self.started),
+        )
+        self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url)
+        self.rotation = Rotation(
+            self.table,
+            self.metrics.filesystem,
+            helper=lambda name: self.channel.send("lookup", name=name.decode("ascii")) and None,
+            pending=lambda: sum(self.resolver.waiting.values()),
+        )
+        limits = Limits(
+            ttl=settings.ttl,
+            list_ttl=settings.list_ttl,
+            negative_ttl=settings.negative_ttl,
+            max_stale=settings.max_stale,
+            max_cache=settings.max_cache,
+            timeout=settings.timeout,
+        )
+        self.cache = Cache(
+            chain.client,
+            limits,
+            metrics=self.metrics.cache,
+            causes=self.causes,
+            rng=random.Random(),  # noqa: S311 - spreads requests, guards nothing
+            store=ValueStore(ipc.VALUES_FD),
+            matches=_globs(settings.include, settings.exclude),
+            prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
+            held=self.table.held,
+        )
+        self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=settings.decode)
+        self.control = Control(look, self.metrics, self.status, self._refresh)
+        self.operations = Operations(
+            cache=self.cache,
+            table=self.table,
+            resolver=self.resolver,
+            control=self.control,
+            look=look,
+            metrics=self.metrics.filesystem,
+            timeout=settings.timeout,
+            base_url=chain.origin.base_url,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What the file ``status`` shows; never a value."""
+        return {
+            "version": package_version(),
+            "vault": self.chain.origin.base_url,
+            "mountpoint": self.charge.launch.mountpoint,
+            "keeper": self.charge.keeper,
+            "worker": os.getpid(),
+            "since": int(self.started),
+            "cache": self.cache.snapshot(),
+            "token": self.chain.token_status(),
+            "causes": self.causes.open(),
+            "privileges": asdict(self.in_force),
+            "inodes": len(self.table.nodes),
+            "open_files": len(self.table.handles),
+            "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap
+            "python": platform.python_version(),
+        }
+
+    def _refresh(self) -> dict[str, int]:
+        dropped = self.cache.forget()
+        self.rotation.forget_entries(tuple(name for names in self.table.spellings.values() for name in names))
+        return dropped
+
+    async def _listen(self) -> None:
+        """The keeper's words. Its end is ours: what waits is answered first, so that nothing hangs in the kernel."""
+        while True:
+            try:
+                message = self.channel.receive()
+            except EOFError:
+                break
+            if message is None:
+                await trio.lowlevel.wait_readable(self.channel.sock)
+            elif message["kind"] == "go":
+                self._go.set()
+            elif message["kind"] == "retire":
+                self._retired.set()
+                break
+        await self._farewell()
+        os._exit(0)
+
+    async def _farewell(self) -> None:
+        """Take no more requests; a successor has those that are not answered sent again, so they are left alone."""
+        with trio.move_on_after(_FAREWELL_SECONDS):
+            if not self._retired.is_set() and self._go.is_set():
+                for scope in tuple(self.operations.in_flight):
+                    scope.cancel()
+            while self._fd >= 0 and self.operations.in_flight:
+                trio.lowlevel.notify_closing(self._fd)
+                await trio.sleep(0.01)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.table.settle()
+            open_causes = ",".join(sorted(self.causes.open()))
+            self.channel.send("heartbeat", causes=open_causes)
+            await trio.sleep(ipc.HEARTBEAT_SECONDS)
+
+    async def _watch_suspend(self) -> None:
+        """trio's clock and the kernel's entry timeouts stand still while a machine is suspended: the gap is age."""
+        gap = _boottime_gap()
+        while True:
+            await trio.sleep(_SUSPEND_CHECK_SECONDS)
+            now = _boottime_gap()
+            if now - gap > _SUSPEND_GAP_SECONDS:
+                LOG.info("the machine was suspended for %.0f s: everything is checked again", now - gap)
+                self.cache.expire()
+                self.chain.renew()
+                self.rotation.forget_entries(
+                    tuple(name for names in self.table.spellings.values() for name in names)
+                )
+            gap = now
+
+    async def _probe(self) -> None:
+        try:
+            with trio.fail_after(self.settings.timeout):
+                await self.chain.client.probe()
+        except (KeyVaultFSError, trio.TooSlowError) as exc:
+            words = str(exc) if isinstance(exc, KeyVaultFSError) else "no answer within the timeout"
+            self.channel.send("probed", words=words)
+            if not self.settings.strict:
+                LOG.warning("mounted, but the vault cannot be read yet: %s", words)
+        else:
+            self.channel.send("probed", words="")
+
+
+def package_version() -> str:
+    """The installed version."""
+    try:
+        return version("keyvaultfs")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _boottime_gap() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def _matches(include: tuple[str, ...], exclude: tuple[str, ...], name: SecretName) -> bool:
+    def any_of(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(name.key, pattern.lower()) for pattern in patterns)
+
+    return (not include or any_of(include)) and not any_of(exclude)
+
+
+def _globs(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callable[[SecretName], bool]:
+    """Names that an include glob matches (none given: all), and no exclude glob; without regard to case."""
+    return partial(_matches, include, exclude)

@@ -1,0 +1,173 @@
+"""How libfuse comes to serve a connection whose INIT is long past: replay, check, dup2, resend (DESIGN §4)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from keyvaultfs.log import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# linux/fuse.h: fuse_in_header (len, opcode, unique, nodeid, …) and fuse_out_header (len, error, unique).
+_OUT = struct.Struct("<IiQ")
+_IN = struct.Struct("<IIQQ")
+_FORGET, _BATCH_FORGET = 2, 42
+_NOTIFY_RESEND = 7
+_FLAGS_OFFSET = _OUT.size + 12  # fuse_init_out: major, minor, max_readahead, flags
+_PARALLEL_DIROPS = 1 << 18
+_INIT_EXT = 1 << 30
+_HAS_RESEND = 1 << 39
+_INIT_IN_FLAGS = 40 + 12
+_LARGEST = 1 << 21
+
+_INIT_SECONDS = 10.0
+_FIRST_REQUEST_SECONDS = 2.0
+_OUTSTANDING = 20_000
+"""Requests that a dead worker may have read and not answered, at most; a few thousand is what max_tasks allows."""
+
+
+class TakeoverError(Exception):
+    """This worker cannot serve the connection; the keeper decides what comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What the kernel was told, and the descriptor that libfuse reads."""
+
+    told: bytes
+    fd: int
+
+
+async def attach(
+    operations: pyfuse3.Operations,
+    device: int,
+    *,
+    init: bytes,
+    told: bytes,
+    resend: bool,
+    successor: bool,
+    poke: Callable[[], None],
+) -> Attached:
+    """Let libfuse answer the saved INIT, put the device in the place of its socket, and have lost requests repeated.
+
+    Args:
+        operations: for `pyfuse3.init`.
+        device: the FUSE device, in blocking mode.
+        init: the kernel's INIT request.
+        told: the answer that the kernel was given, b"" if none.
+        resend: whether FUSE_NOTIFY_RESEND may be used where the kernel has it.
+        successor: whether an earlier worker may have left requests unanswered.
+        poke: has another process send one request to this mount.
+
+    Raises:
+        TakeoverError: libfuse refused, or the kernel was told what this libfuse cannot do.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
+    fd = theirs.detach()
+    pyfuse3.init(operations, f"/dev/fd/{fd}", set())
+    relay = trio.socket.from_stdlib_socket(ours)
+    try:
+        await relay.send(init)
+        async with trio.open_nursery() as nursery:
+            ended = trio.Event()
+            nursery.start_soon(_serve_until_closing, ended)
+            reply = b""
+            with trio.move_on_after(_INIT_SECONDS):
+                reply = await relay.recv(_LARGEST)
+            try:
+                told = _answer(device, reply, told)
+                if successor and not (resend and _offers_resend(init)):
+                    await _fail_lost(device, relay, poke)
+            finally:
+                # Nobody may wait on the descriptor during dup2, and main has several waiting tasks.
+                while not ended.is_set():
+                    trio.lowlevel.notify_closing(fd)
+                    await trio.sleep(0.005)
+        os.dup2(device, fd, inheritable=False)
+    finally:
+        relay.close()
+    if successor and resend and _offers_resend(init):
+        os.write(device, _OUT.pack(_OUT.size, _NOTIFY_RESEND, 0))
+    return Attached(told, fd)
+
+
+async def _serve_until_closing(ended: trio.Event) -> None:
+    try:
+        await pyfuse3.main()
+    finally:
+        ended.set()
+
+
+def _offers_resend(init: bytes) -> bool:
+    flags, flags2 = struct.unpack_from("<I", init, _INIT_IN_FLAGS)[0], 0
+    if flags & _INIT_EXT and len(init) >= _INIT_IN_FLAGS + 8:
+        flags2 = struct.unpack_from("<I", init, _INIT_IN_FLAGS + 4)[0]
+    return bool((flags | flags2 << 32) & _HAS_RESEND)
+
+
+def _answer(device: int, reply: bytes, told: bytes) -> bytes:
+    """Give libfuse's answer to the kernel, or check it against what the kernel was told."""
+    if len(reply) < _FLAGS_OFFSET + 4 or _OUT.unpack_from(reply)[1] != 0:
+        raise TakeoverError("libfuse did not accept the kernel's INIT")
+    answer = bytearray(reply)
+    (flags,) = struct.unpack_from("<I", answer, _FLAGS_OFFSET)
+    struct.pack_into("<I", answer, _FLAGS_OFFSET, flags | _PARALLEL_DIROPS)
+    if told:
+        (promised,) = struct.unpack_from("<I", told, _FLAGS_OFFSET)
+        missing = promised & ~(flags | _PARALLEL_DIROPS)
+        if missing:
+            raise TakeoverError(f"the kernel was told of abilities that this libfuse lacks: {missing:#x}")
+        return told
+    try:
+        os.write(device, answer)
+    except OSError as exc:
+        if exc.errno != errno.ENOENT:  # a predecessor died just after it had answered
+            raise TakeoverError(f"the kernel refused the answer to INIT: {exc.strerror}") from exc
+    return bytes(answer)
+
+
+async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[[], Awaitable[None] | None]) -> None:
+    """Answer the requests that a predecessor had read with ESTALE, on which the kernel repeats look-ups and opens.
+
+    The queue is first in, first out: whatever is older than the first request in it was read by the predecessor.
+    """
+    poke()
+    newest = 0
+    with trio.move_on_after(_FIRST_REQUEST_SECONDS):
+        while not newest:
+            if not select.select([device], [], [], 0)[0]:
+                await trio.sleep(0.002)
+                continue
+            try:
+                request = os.read(device, _LARGEST)
+            except OSError as exc:
+                raise TakeoverError(f"cannot read the device: {exc.strerror}") from exc
+            length, opcode, newest, _ = _IN.unpack_from(request)
+            await relay.send(request[:length])
+            if opcode not in {_FORGET, _BATCH_FORGET}:
+                reply = await relay.recv(_LARGEST)
+                os.write(device, reply)
+    if not newest:
+        LOG.warning("requests that the last worker had read may wait for ever: nothing came from the kernel")
+        return
+    found = 0
+    newest &= (1 << 63) - 1
+    for unique in range(newest - newest % 2 - 2, max(0, newest - 2 * _OUTSTANDING), -2):
+        try:
+            os.write(device, _OUT.pack(_OUT.size, -errno.ESTALE, unique))
+        except OSError:  # ENOENT: no such request
+            continue
+        found += 1
+    LOG.info("the kernel repeats %d requests", found)

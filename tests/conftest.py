@@ -1,0 +1,57 @@
+"""Fixtures for every layer, and the rules that hold for each test."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+from pytest_socket import disable_socket, socket_allow_hosts
+
+from tests.support.mount import Mount, mounts_below
+from tests.support.vault import VaultProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only() -> None:
+    """A test that would ask anything but loopback fails."""
+    disable_socket(allow_unix_socket=True)
+    socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture
+def vault() -> Iterator[VaultProcess]:
+    with VaultProcess() as running:
+        yield running
+
+
+@pytest.fixture
+def mount(tmp_path: Path, vault: VaultProcess) -> Iterator[Callable[..., Mount]]:
+    """Mounts the vault; every mount is gone after the test, and one that is still busy fails it."""
+    mounts: list[Mount] = []
+
+    def start(*options: str, **kwargs: object) -> Mount:
+        where = tmp_path / f"kv{len(mounts)}"
+        where.mkdir()
+        one = Mount(vault, where, options, **kwargs)  # type: ignore[arg-type]
+        mounts.append(one)
+        one.start()
+        return one
+
+    try:
+        yield start
+        for one in mounts:
+            one.stop()
+    finally:
+        for one in mounts:
+            one.destroy()
+        assert not mounts_below(tmp_path), "a mount was left behind"

@@ -1,0 +1,143 @@
+"""A real mount, served by other processes, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.vault import VaultProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYVAULTFS = (sys.executable, "-m", "keyvaultfs.cli.main")
+PATIENCE = 30.0
+
+
+def environment() -> dict[str, str]:
+    """For children: our code, and nothing else of this process."""
+    kept = {key: value for key, value in os.environ.items() if key.startswith(("COVERAGE", "HYPOTHESIS"))}
+    return kept | {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Mount points below a folder, read from the kernel's table: asking the mount itself may hang with it."""
+    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    points = [line.split()[4].replace("\\040", " ") for line in table]
+    return [point for point in points if Path(point).is_relative_to(folder)]
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for a condition of another process; fails with `what`."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
+        time.sleep(0.01)
+
+
+class Mount:
+    """``keyvaultfs mount -f`` as a child process.
+
+    Args:
+        vault: what is mounted.
+        where: the mount point.
+        options: more ``-o`` options; later ones win.
+    """
+
+    def __init__(self, vault: VaultProcess, where: Path, options: tuple[str, ...] = (), debug: bool = False) -> None:
+        self.vault = vault
+        self.where = where
+        self.options = options
+        self.debug = debug
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in destroy
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.where / name
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        text = ",".join((self.vault.mount_options(), *self.options))
+        return [*KEYVAULTFS, "mount", "-f", *(["-d"] if self.debug else []), self.vault.url, str(self.where), "-o", text]
+
+    def start(self) -> None:
+        """Start, and wait until the file system answers or the process died."""
+        self._process = subprocess.Popen(
+            self.command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment()
+        )
+        wait_until(lambda: self.answers() or self.process.poll() is not None, "the mount")
+        assert self.process.poll() is None, f"the mount ended: {self.log()}"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The keeper."""
+        assert self._process is not None
+        return self._process
+
+    def answers(self) -> bool:
+        """Whether it is mounted and a statfs is answered."""
+        if str(self.where) not in mounts_below(self.where.parent):
+            return False
+        with contextlib.suppress(OSError):
+            return os.statvfs(self.where).f_namemax == 127
+        return False
+
+    def log(self) -> str:
+        """All that it has logged."""
+        position = self._log.tell()
+        self._log.seek(0)
+        text = self._log.read().decode(errors="backslashreplace")
+        self._log.seek(position)
+        return text
+
+    def status(self) -> dict[str, Any]:
+        """The file ``status``."""
+        facts: dict[str, Any] = json.loads((self.where / ".keyvaultfs/status").read_text())
+        return facts
+
+    def metric(self, name: str, kind: str = "") -> int:
+        """A counter of the file ``metrics``; 0 where it is not named."""
+        wanted = f"keyvaultfs_{name}_total" + (f'{{kind="{kind}"}}' if kind else "") + " "
+        for line in (self.where / ".keyvaultfs/metrics").read_text().splitlines():
+            if line.startswith(wanted):
+                return int(float(line.removeprefix(wanted)))
+        return 0
+
+    def worker(self) -> int:
+        """The worker's process id, from the kernel."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(OSError):
+                if b"keyvaultfs.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        raise AssertionError("there is no worker")
+
+    def stop(self) -> None:
+        """Unmount as a user would; a busy mount fails: somebody leaked a descriptor."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        done = subprocess.run(["umount", str(self.where)], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert self._process.wait(10) == 0, self.log()
+
+    def destroy(self) -> None:
+        """Whatever happened, leave nothing."""
+        if str(self.where) in mounts_below(self.where.parent):
+            subprocess.run(["umount", "--lazy", str(self.where)], check=False, capture_output=True)
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
