@@ -1,0 +1,132 @@
+"""Access tokens: made by the token endpoint, checked by the vault. They look like Azure's and are worth nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keyvaultfs.devvault import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
+OBJECT_ID = "b2c1b2f0-0000-4000-8000-000000000001"
+CLIENT_ID = "a1b0c3d4-0000-4000-8000-000000000002"
+CALLER = {"appid": CLIENT_ID, "oid": OBJECT_ID, "tid": TENANT}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Issued:
+    """A token. Times are Unix seconds."""
+
+    token: str
+    not_before: int
+    expires: int
+
+
+class Tokens:
+    """Makes and checks tokens with a key that only this process knows.
+
+    Args:
+        clock: Unix seconds.
+        lifetime: seconds that a token lives; Microsoft's client asks anew when less than 300 are left.
+    """
+
+    def __init__(self, clock: Callable[[], float], lifetime: float = 86_400) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self.lifetime = lifetime
+        self._revoked_before = 0
+        self._serial = 0
+
+    def issue(self, audience: str, *, client_id: str | None = None, lifetime: float | None = None) -> Issued:
+        """Make a token.
+
+        Args:
+            audience: the resource, echoed as it was asked for.
+            client_id: of a user-assigned identity.
+            lifetime: seconds, also negative, in place of the usual.
+        """
+        now = int(self._clock())
+        expires = now + int(self.lifetime if lifetime is None else lifetime)
+        self._serial += 1
+        claims = {
+            "aud": audience,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "iat": now,
+            "nbf": now,
+            "exp": expires,
+            "appid": client_id or CLIENT_ID,
+            "oid": OBJECT_ID,
+            "tid": TENANT,
+            "ser": self._serial,
+            "uti": uuid.uuid4().hex,
+        }
+        signed = f"{_encode({'typ': 'JWT', 'alg': 'HS256', 'kid': 'dev'})}.{_encode(claims)}"
+        return Issued(f"{signed}.{self._sign(signed)}", now, expires)
+
+    def check(self, authorization: str | None, audiences: Collection[str]) -> None:
+        """Let a request pass.
+
+        Args:
+            authorization: the header's value.
+            audiences: the resources that this vault goes by, the first one in the error's text.
+
+        Raises:
+            VaultError: 401; the caller adds the challenge.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        parts = token.strip().split(".")
+        if scheme.lower() != "bearer" or len(parts) != 3:
+            raise errors.unauthorized(errors.NO_TOKEN)
+        header, payload, signature = parts
+        if not hmac.compare_digest(signature.encode(), self._sign(f"{header}.{payload}").encode()):
+            raise errors.unauthorized(errors.unknown_key(header))
+        claims = _decode(payload)
+        if claims["ser"] <= self._revoked_before or claims["exp"] <= self._clock():
+            raise errors.unauthorized(errors.TOKEN_EXPIRED)
+        if claims["aud"] not in audiences:
+            raise errors.unauthorized(errors.wrong_audience(next(iter(audiences)), claims["aud"]))
+
+    def revoke(self) -> None:
+        """Every token made so far counts as expired."""
+        self._revoked_before = self._serial
+
+    def _sign(self, text: str) -> str:
+        return _base64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
+
+
+def challenge(resource: str, claims: str | None = None) -> str:
+    """The `WWW-Authenticate` of every 401.
+
+    Args:
+        resource: whom a token must be for.
+        claims: base64 JSON of continuous access evaluation, or None.
+    """
+    text = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{resource}"'
+    return text + (f', error="insufficient_claims", claims="{claims}"' if claims else "")
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _encode(part: dict[str, Any]) -> str:
+    return _base64(json.dumps(part, separators=(",", ":")).encode())
+
+
+def _decode(part: str) -> dict[str, Any]:
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, binascii.Error):  # signed by us, so it can not happen to a caller
+        claims = {}
+    assert isinstance(claims, dict)
+    return claims
