@@ -85,12 +85,13 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One version of a secret, with its value."""
+    """One version of a secret, with its value; `answered` is the vault's clock (Unix seconds), if it told it."""
 
     name: SecretName
     version: Version
     value: SecretValue
     properties: Properties
+    answered: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,176 @@
+"""One access token for all requests, renewed ahead of its end."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from keyvaultfs.errors import KeyVaultFSError, Refused, Unavailable
+from keyvaultfs.transport import retry
+
+if TYPE_CHECKING:
+    from keyvaultfs.log import Causes
+    from keyvaultfs.metrics import IdentityMetrics
+    from keyvaultfs.model import SecretValue
+
+IN_HAND_SECONDS = 300.0
+"""A token is renewed at the latest so long before its end (as MSAL does, PROTOCOL §7)."""
+
+_HALF_LIFE_FROM_SECONDS = 7200.0
+_SAME_AGAIN_SECONDS = 5.0
+_REFUSED_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 15.0
+_CAUSE = "no token from the identity endpoint"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AccessToken:
+    """A token and its times, in seconds of trio's clock. Never shown.
+
+    Attributes:
+        obtained: when it arrived.
+        expires: when it ends.
+    """
+
+    text: SecretValue
+    obtained: float
+    expires: float
+
+    def __repr__(self) -> str:
+        return "<AccessToken>"
+
+    def due(self) -> float:
+        """When it is to be renewed: at half its life if that is long, and always with some minutes in hand."""
+        life = self.expires - self.obtained
+        if life >= _HALF_LIFE_FROM_SECONDS:
+            return self.obtained + life / 2
+        return self.expires - min(IN_HAND_SECONDS, life / 2)
+
+
+class TokenSource(Protocol):
+    """Where tokens come from."""
+
+    async def fetch(self) -> AccessToken:
+        """Ask once, within the caller's deadline.
+
+        Raises:
+            Unavailable: nobody answered; worth asking again soon.
+            Refused: there is no such identity, or the like; asked again later all the same (PROTOCOL §7).
+        """
+
+
+class SharedToken:
+    """Hands out the token, and has one renewal under way at most.
+
+    `run` must be running: renewals belong to it, not to the reader who came first.
+
+    Args:
+        attempt_seconds: what one question to the source may take.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource,
+        *,
+        metrics: IdentityMetrics,
+        causes: Causes,
+        rng: random.Random,
+        attempt_seconds: float = 10.0,
+    ) -> None:
+        self._source = source
+        self._metrics = metrics
+        self._causes = causes
+        self._rng = rng
+        self._attempt_seconds = attempt_seconds
+        self._token: AccessToken | None = None
+        self._refusal: tuple[KeyVaultFSError, float] | None = None
+        self._failure: KeyVaultFSError | None = None
+        self._wanted = trio.Event()
+        self._settled = trio.Event()
+        self._same_until = -math.inf
+
+    async def current(self) -> AccessToken:
+        """A token that has not ended; waits for one within the caller's deadline.
+
+        Raises:
+            Refused: the source said no, a moment ago.
+        """
+        while True:
+            now = trio.current_time()
+            if self._token is not None and now < self._token.expires:
+                return self._token
+            if self._refusal is not None and now < self._refusal[1]:
+                raise copy.copy(self._refusal[0]) from None
+            self._wanted.set()
+            await self._settled.wait()
+
+    async def rejected(self, token: AccessToken) -> AccessToken | None:
+        """The vault took `token` for invalid: a newer one, or None when the source has nothing newer.
+
+        Raises:
+            Unavailable, Refused: as the source; trio.TooSlowError is the caller's own.
+        """
+        if self._token is not None and self._token is not token:
+            return self._token
+        if trio.current_time() < self._same_until:
+            return None
+        before = self._settled
+        self._wanted.set()
+        await before.wait()
+        if self._failure is not None:
+            raise copy.copy(self._failure) from None
+        if self._token is None or self._token.text.reveal() == token.text.reveal():
+            # IMDS hands out a token that it caches itself: there is no way to make it give another.
+            self._same_until = trio.current_time() + _SAME_AGAIN_SECONDS
+            return None
+        return self._token
+
+    def renew(self) -> None:
+        """Ask for a token now, as after a suspended machine woke; the old one is used until then."""
+        self._wanted.set()
+
+    def status(self) -> dict[str, object]:
+        """For the file ``status``."""
+        if self._token is None:
+            return {"state": "none", "error": "" if self._failure is None else self._failure.cause}
+        left = self._token.expires - trio.current_time()
+        return {"state": "valid" if left > 0 else "ended", "seconds_left": round(left)}
+
+    async def run(self) -> None:
+        """Renew ahead, and go on trying after failures. Runs until cancelled."""
+        failures = 0
+        while True:
+            if not failures:
+                due = math.inf if self._token is None else self._token.due() - trio.current_time()
+                with trio.move_on_after(max(0.0, due)):
+                    await self._wanted.wait()
+            failures = 0 if await self._renew() else failures + 1
+            if failures:
+                first = _REFUSED_SECONDS if isinstance(self._failure, Refused) else 0.8
+                pause = retry.pause(failures, self._rng, first=first / 2, longest=_LONGEST_PAUSE_SECONDS)
+                wish = getattr(self._failure, "retry_after", None)
+                await trio.sleep(max(0.1, pause, min(60.0, wish or 0.0)))
+
+    async def _renew(self) -> bool:
+        self._wanted = trio.Event()
+        self._metrics.requests += 1
+        try:
+            with trio.fail_after(self._attempt_seconds):
+                self._token = await self._source.fetch()
+        except (KeyVaultFSError, trio.TooSlowError) as exc:
+            self._metrics.failures += 1
+            self._failure = exc if isinstance(exc, KeyVaultFSError) else Unavailable("TokenTimeout")
+            if isinstance(exc, Refused):
+                self._refusal = (exc, trio.current_time() + _REFUSED_SECONDS)
+            self._causes.begin(_CAUSE, error=self._failure.cause, hint=repr(self._failure.hint))
+        else:
+            self._failure = self._refusal = None
+            self._causes.end(_CAUSE)
+        settled, self._settled = self._settled, trio.Event()
+        settled.set()
+        return self._failure is None

@@ -1,0 +1,190 @@
+"""The four reads of Key Vault: get, get by version, list, list versions. Each answer becomes a value or one exception."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import trio
+
+from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
+from keyvaultfs.keyvault import challenge, wire
+from keyvaultfs.transport import retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from keyvaultfs.identity.token import AccessToken, SharedToken
+    from keyvaultfs.keyvault.origin import Origin
+    from keyvaultfs.model import ListItem, Secret, SecretName, Version, VersionItem
+    from keyvaultfs.transport.session import Answer, Transport
+
+_TRANSIENT_401_SECONDS = 1.0
+_MOST_PAGES = 100_000
+_NOT_THE_IDENTITY = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
+"""403s that say where a request came from, not who asked: nobody answered, in the words of DESIGN §3."""
+
+_NO_TOKEN_HELPS = {
+    "AKV10022": "the vault wants tokens for another resource: check the option resource=",
+    "AKV10032": "the identity is of another tenant than the vault",
+}
+_GRANT = 'grant the identity the role "Key Vault Secrets User", or the access policy permissions get and list'
+
+
+class KeyVaultClient:
+    """Reads one vault.
+
+    Args:
+        transport: sends requests.
+        origin: of the vault: a token goes nowhere else.
+        token: of the machine's identity.
+        api_version: the interface's.
+        wall: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        origin: Origin,
+        token: SharedToken,
+        *,
+        api_version: str,
+        wall: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._origin = origin
+        self._token = token
+        self._query = urlencode({"api-version": api_version})
+        self._wall = wall
+
+    async def get(self, name: SecretName) -> Secret:
+        """The current version.
+
+        Raises:
+            NotFound, Refused, Unavailable: see `errors`; waits as long as the caller's deadline allows.
+        """
+        answer = await self._ask(self._url(f"/secrets/{name.spelling}"))
+        return wire.secret(answer.body, name, None, answered=_date(answer))
+
+    async def get_version(self, name: SecretName, version: Version) -> Secret:
+        """One version. Raises as `get`."""
+        answer = await self._ask(self._url(f"/secrets/{name.spelling}/{version}"))
+        return wire.secret(answer.body, name, version, answered=_date(answer))
+
+    async def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+        """The listing, page by page; a page may be short or empty and not be the last. Raises as `get`."""
+        url: str | None = self._url("/secrets")
+        seen: set[str] = set()
+        while url is not None:
+            answer = await self._ask(url)
+            items, link = wire.items(answer.body)
+            yield items
+            url = self._next(link, seen)
+
+    async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
+        """All versions, in no order of time; none for an unknown name. Raises as `get`."""
+        found: list[VersionItem] = []
+        url: str | None = self._url(f"/secrets/{name.spelling}/versions")
+        seen: set[str] = set()
+        while url is not None:
+            answer = await self._ask(url)
+            items, link = wire.versions(answer.body, name)
+            found += items
+            url = self._next(link, seen)
+        return tuple(found)
+
+    async def reach(self) -> None:
+        """One request without a token, on the slot that is kept for it: the vault answers with its challenge.
+
+        Raises:
+            Unavailable: nobody answered, or somebody else.
+        """
+        answer = await self._transport.get(self._url("/secrets"), {}, probe=True)
+        if answer.status == 401:
+            challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
+            return
+        raise self._failure(answer)
+
+    async def probe(self) -> None:
+        """`reach`, and a token. No list, no get.
+
+        Raises:
+            KeyVaultFSError: what is wrong.
+        """
+        await self.reach()
+        await self._token.current()
+
+    def _url(self, path: str) -> str:
+        return f"{self._origin.base_url}{path}?{self._query}"
+
+    def _next(self, link: str | None, seen: set[str]) -> str | None:
+        if link is None:
+            return None
+        if not self._origin.contains(link):
+            raise BadAnswer("ForeignNextLink")
+        if link in seen or len(seen) > _MOST_PAGES:
+            raise BadAnswer("LoopingNextLink")
+        seen.add(link)
+        return link
+
+    async def _ask(self, url: str) -> Answer:
+        token = await self._token.current()
+        fresh = False
+        while True:
+            answer = await self._transport.get(url, {}, token=token.text)
+            if answer.status == 200:
+                return answer
+            if answer.status != 401:
+                raise self._failure(answer)
+            again = await self._after_401(answer, token, fresh=fresh)
+            token, fresh = again, fresh or again is not token
+
+    async def _after_401(self, answer: Answer, token: AccessToken, *, fresh: bool) -> AccessToken:
+        """The token to try again with.
+
+        Raises:
+            Unavailable, Refused: no token helps.
+        """
+        challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
+        found = wire.error(answer.body)
+        if found is None:
+            raise BadAnswer("Answer-401")
+        if found.akv == "AKV10046":  # passes by itself, with the same token
+            left = trio.current_effective_deadline() - trio.current_time()
+            if left <= _TRANSIENT_401_SECONDS:
+                raise Unavailable("AKV10046")
+            await trio.sleep(_TRANSIENT_401_SECONDS)
+            return token
+        if found.akv in _NO_TOKEN_HELPS:
+            raise Refused(found.akv, _NO_TOKEN_HELPS[found.akv])
+        if fresh:
+            raise Refused("Unauthorized", "the vault rejects the identity's new token too")
+        newer = await self._token.rejected(token)
+        if newer is None:
+            raise Unavailable("TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one")
+        return newer
+
+    def _failure(self, answer: Answer) -> Exception:
+        """What an answer that is neither 200 nor 401 means (PROTOCOL §5)."""
+        status = answer.status
+        if status in retry.TRANSIENT:
+            return Unavailable(f"Answer-{status}", retry_after=retry.retry_after(answer.headers, self._wall()))
+        found = wire.error(answer.body)
+        if found is None:
+            return BadAnswer(f"Answer-{status}", "the answer is not Key Vault's: is a proxy in between?")
+        if status == 404:
+            return NotFound(found.code)
+        if status == 403:
+            if found.inner == "SecretDisabled":
+                return Disabled(found.inner)
+            if found.inner in _NOT_THE_IDENTITY:
+                return Unavailable(found.inner, "the vault's firewall does not let this machine in")
+            return Refused(found.inner or found.code, _GRANT)
+        hint = "check the option api_version=" if status == 400 else ""
+        return BadAnswer(f"Answer-{status}-{found.code}", hint)
+
+
+def _date(answer: Answer) -> float | None:
+    seconds = retry.date(answer.headers.get("date", ""))
+    return None if math.isnan(seconds) else seconds

@@ -1,0 +1,200 @@
+"""JSON of Key Vault -> model. Whatever is odd becomes `BadAnswer`, and is never quoted (PROTOCOL §3 to §5)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+from keyvaultfs import model
+from keyvaultfs.errors import BadAnswer
+from keyvaultfs.model import NO_TAGS, ListItem, Properties, Secret, SecretName, SecretValue, VersionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keyvaultfs.model import Version
+
+_LATEST_TIME = 253_402_300_799  # 9999-12-31, what a date can show
+_MOST_TAGS = 64
+_LONGEST_WORD = 4096
+_CODE = re.compile("[A-Za-z0-9_.-]{1,64}")
+_AKV = re.compile("AKV[0-9]{5}")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What may be known of an error: `code` and `inner` are the vault's words, `akv` the number in its message."""
+
+    code: str
+    inner: str
+    akv: str
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("no JSON")
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        BadAnswer: not one, or not UTF-8, or nested too deep, or with numbers that are too long.
+    """
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadAnswer("NotJSON") from None
+    if not isinstance(data, dict):
+        raise BadAnswer("NotAnObject")
+    return data
+
+
+def secret(body: bytes, asked: SecretName, version: Version | None, *, answered: float | None = None) -> Secret:
+    """The answer to a get.
+
+    Args:
+        asked: the name of the request; the answer's may differ in case.
+        version: the version of the request, or None for the current one.
+        answered: the vault's clock when it answered, Unix seconds, if it said so.
+
+    Raises:
+        BadAnswer: it is no secret, or another one.
+    """
+    data = decode(body)
+    value = data.get("value")
+    name, found = _identifier(data.get("id"))
+    if not isinstance(value, str) or found is None or name != asked or (version is not None and found != version):
+        raise BadAnswer("NotTheSecret")
+    try:
+        raw = value.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate; the error's text would quote the value
+        raise BadAnswer("NotUnicode") from None
+    return Secret(name, found, SecretValue(raw), _properties(data), answered)
+
+
+def items(body: bytes) -> tuple[tuple[ListItem, ...], str | None]:
+    """A page of the listing, and the link to the next. Names that no secret can have are left out.
+
+    Raises:
+        BadAnswer: it is no page.
+    """
+    rows, link = _page(body)
+    found = []
+    for row in rows:
+        try:
+            name, _ = _identifier(row.get("id"))
+        except BadAnswer:
+            continue
+        found.append(ListItem(name, _properties(row)))
+    return tuple(found), link
+
+
+def versions(body: bytes, asked: SecretName) -> tuple[tuple[VersionItem, ...], str | None]:
+    """A page of a secret's versions, and the link to the next.
+
+    Raises:
+        BadAnswer: it is no page, or of another secret.
+    """
+    rows, link = _page(body)
+    found = []
+    for row in rows:
+        name, version = _identifier(row.get("id"))
+        if name != asked or version is None:
+            raise BadAnswer("NotTheSecret")
+        found.append(VersionItem(version, _properties(row)))
+    return tuple(found), link
+
+
+def error(body: bytes) -> ErrorBody | None:
+    """An error body, or None for what is not Key Vault's: a firewall's HTML, a proxy's JSON, nothing."""
+    try:
+        found = decode(body).get("error")
+    except BadAnswer:
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("code"), str):
+        return None
+    inner = found.get("innererror")
+    inner_code = inner.get("code") if isinstance(inner, dict) else None
+    message = found.get("message")
+    number = _AKV.match(message) if isinstance(message, str) else None
+    return ErrorBody(_word(found["code"]), _word(inner_code), number[0] if number else "")
+
+
+def _word(code: object) -> str:
+    """A code that can stand in a log."""
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+
+
+def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    data = decode(body)
+    rows = data.get("value")
+    link = data.get("nextLink")
+    rows = [] if rows is None else rows  # an empty list was once sent as null
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadAnswer("NotAPage")
+    if link is not None and (not isinstance(link, str) or len(link) > _LONGEST_WORD):
+        raise BadAnswer("NotAPage")
+    return rows, link or None
+
+
+def _identifier(found: object) -> tuple[SecretName, Version | None]:
+    if not isinstance(found, str) or len(found) > _LONGEST_WORD:
+        raise BadAnswer("NotAnIdentifier")
+    try:
+        parts = urlsplit(found).path.split("/")
+        if len(parts) not in {3, 4} or parts[:2] != ["", "secrets"] or parts[2] not in found:
+            raise BadAnswer("NotAnIdentifier")
+        version = model.version(parts[3].lower()) if len(parts) == 4 and parts[3] else None
+        return SecretName(parts[2]), version
+    except ValueError:
+        raise BadAnswer("NotAnIdentifier") from None
+
+
+def _properties(data: dict[str, Any]) -> Properties:
+    attributes = data.get("attributes")
+    attributes = {} if attributes is None else attributes
+    if not isinstance(attributes, dict):
+        raise BadAnswer("NotAttributes")
+    enabled = attributes.get("enabled", True)
+    if not isinstance(enabled, bool):
+        raise BadAnswer("NotAttributes")
+    return Properties(
+        enabled=enabled,
+        created=_time(attributes.get("created")),
+        updated=_time(attributes.get("updated")),
+        expires=_time(attributes.get("exp")),
+        not_before=_time(attributes.get("nbf")),
+        content_type=_text(data.get("contentType")),
+        tags=_tags(data.get("tags")),
+        managed=data.get("managed") is True,
+    )
+
+
+def _time(found: object) -> int | None:
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LATEST_TIME:
+        raise BadAnswer("NotATime")
+    return int(found)
+
+
+def _text(found: object) -> str | None:
+    if found is None:
+        return None
+    if not isinstance(found, str) or len(found) > _LONGEST_WORD:
+        raise BadAnswer("NotText")
+    # What is shown must be encodable: a lone surrogate is not.
+    return found.encode("utf-8", "replace").decode()
+
+
+def _tags(found: object) -> Mapping[str, str]:
+    if found is None:
+        return NO_TAGS
+    if not isinstance(found, dict) or len(found) > _MOST_TAGS:
+        raise BadAnswer("NotTags")
+    tags = {_text(key) or "": _text(value) or "" for key, value in found.items()}
+    return MappingProxyType(tags) if tags else NO_TAGS

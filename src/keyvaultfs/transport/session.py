@@ -1,0 +1,253 @@
+"""GET over HTTP(S) with a total deadline, a size cap and retries. No redirect is followed, nothing is quoted."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import requests
+import trio
+import urllib3
+
+from keyvaultfs import threads
+from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
+from keyvaultfs.transport import connection, retry
+from keyvaultfs.transport.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from keyvaultfs.metrics import TransportMetrics
+    from keyvaultfs.model import SecretValue
+
+LARGEST_BODY = 1 << 20
+"""Bytes. A value has 25,600 characters, which JSON may write in 6 bytes each (PROTOCOL §10)."""
+
+USER_AGENT = "keyvaultfs"
+_PROBE_SLOTS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; `headers` have lower-case names. Shown without its body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {len(self.body)} B>"
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Verifies with `ca_file`, or with the system's own store.
+
+    Raises:
+        UsageError: the file has no certificate, or cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise UsageError(f"option ca_file={ca_file}: it holds no certificate in PEM form") from None
+    except OSError as exc:
+        raise UsageError(f"option ca_file={ca_file}: {exc.strerror}") from None
+
+
+class Transport:
+    """Sends GETs to one peer from worker threads.
+
+    Args:
+        max_requests: how many may be in flight; one more is kept for `get` with ``probe``.
+        context: see `tls_context`.
+        https_proxy: a proxy for https, or None.
+        throttle: asked before each attempt, told of each outcome.
+        metrics: counted here.
+        rng: for jitter.
+        wall: Unix seconds, for a dated `Retry-After`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        context: ssl.SSLContext,
+        metrics: TransportMetrics,
+        https_proxy: str | None = None,
+        throttle: Throttle | None = None,
+        rng: random.Random | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.rng = rng or random.Random()  # noqa: S311 - spreads requests, guards nothing
+        self.throttle = throttle or Throttle(self.rng, failures=1 << 30)
+        self._metrics = metrics
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._limiter = trio.CapacityLimiter(max_requests)
+        self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
+        self._session = connection.session(context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy)
+
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, token: SecretValue | None = None, probe: bool = False
+    ) -> Answer:
+        """One GET, tried again after transient failures while the caller's deadline allows.
+
+        Args:
+            url: absolute.
+            headers: of the request.
+            token: sent as ``Authorization: Bearer``.
+            probe: use the slot that is kept for probes, and do not try again.
+
+        Raises:
+            Unavailable: nobody answered, the circuit is open, or the throttle asks for more patience than there is.
+            BadAnswer: the answer is too large, or compressed.
+            trio.TooSlowError: raised by the caller's own deadline.
+        """
+        for attempt in range(1 << 30):
+            if not probe:
+                await self._admit()
+            failure: Unavailable | None = None
+            answer: Answer | None = None
+            try:
+                answer = await self._attempt(url, headers, token, self._probe_limiter if probe else self._limiter)
+            except BadAnswer:
+                self.throttle.answered()
+                raise
+            except Unavailable as exc:
+                failure = exc
+            except trio.Cancelled:
+                self.throttle.failed(trio.current_time())
+                raise
+            pause = self._judge(answer, attempt)
+            left = trio.current_effective_deadline() - trio.current_time()
+            if pause is None or probe or pause >= left or (self.throttle.open and failure is not None):
+                if answer is None:
+                    raise failure or Unavailable("NoAnswer")
+                return answer
+            await trio.sleep(pause)
+        raise AssertionError
+
+    def close(self) -> None:
+        """Let idle connections go."""
+        self._session.close()
+
+    async def _admit(self) -> None:
+        while True:
+            wait = self.throttle.wait(trio.current_time())
+            if not wait:
+                return
+            if self.throttle.open:
+                raise Unavailable("CircuitOpen", retry_after=wait)
+            if trio.current_time() + wait >= trio.current_effective_deadline():
+                raise Unavailable("Throttled", retry_after=wait)
+            self._metrics.throttled += 1
+            await trio.sleep(wait)
+
+    def _judge(self, answer: Answer | None, attempt: int) -> float | None:
+        """Tell the throttle, and say after how many seconds to try again; None for never."""
+        now = trio.current_time()
+        if answer is None:
+            self.throttle.failed(now)
+            return retry.pause(attempt, self.rng)
+        wish = retry.retry_after(answer.headers, self._wall()) if answer.status in retry.TRANSIENT else None
+        if answer.status == 429 or wish is not None:
+            return self.throttle.throttled(now, wish)
+        if answer.status in retry.TRANSIENT:
+            self.throttle.failed(now)
+            return retry.pause(attempt, self.rng)
+        self.throttle.answered()
+        return None
+
+    async def _attempt(
+        self, url: str, headers: Mapping[str, str], token: SecretValue | None, limiter: trio.CapacityLimiter
+    ) -> Answer:
+        started: list[connection.Attempt] = []
+        outcome = "cancelled"
+        try:
+            # A thread that was left behind keeps its slot until it ends: a resolver that never answers is bounded.
+            answer = await threads.run(partial(self._send, url, headers, token, started), limiter)
+            outcome = str(answer.status)
+        except trio.Cancelled:
+            for attempt in started:
+                attempt.abort()
+            raise
+        except Unavailable as exc:
+            outcome = exc.cause
+            raise
+        finally:
+            self._metrics.requests[outcome] += 1
+        return answer
+
+    def _send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        token: SecretValue | None,
+        started: list[connection.Attempt],
+        end: float,
+    ) -> Answer:
+        """In a worker thread, which ends soon after `end` (seconds of `time.monotonic`), whatever the peer does."""
+        attempt = connection.Attempt(end, self._count_stuck)
+        started.append(attempt)
+        self._count_in_flight(1)
+        sent = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        if token is not None:
+            sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
+        try:
+            with connection.current(attempt):
+                left = attempt.left()
+                with self._session.get(
+                    url, headers=sent, timeout=(left, left), stream=True, allow_redirects=False
+                ) as response:
+                    return _read(response)
+        except BadAnswer:
+            raise
+        except (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException) as exc:
+            # requests' own are OSErrors, and a UnicodeError is a ValueError.
+            raise Unavailable(_cause(exc, attempt)) from None
+        finally:
+            self._count_in_flight(-1)
+
+    def _count_stuck(self, change: int) -> None:
+        with self._lock:
+            self._metrics.stuck_threads += change
+
+    def _count_in_flight(self, change: int) -> None:
+        with self._lock:
+            self._metrics.in_flight += change
+            self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
+
+
+def _read(response: requests.Response) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
+        response.raw.close()
+        raise BadAnswer("Compressed")
+    body = response.raw.read(LARGEST_BODY + 1, decode_content=False)
+    if len(body) > LARGEST_BODY:
+        response.raw.close()
+        raise BadAnswer("TooLarge")
+    return Answer(response.status_code, headers, body)
+
+
+def _cause(exc: BaseException, attempt: connection.Attempt) -> str:
+    """A word for the log: the innermost exception's type tells a refused connection from a bad certificate."""
+    try:
+        attempt.left()
+    except TimeoutError:
+        return "Timeout"
+    seen: BaseException | None = exc
+    names = [type(exc).__name__]
+    for _ in range(8):
+        inner = getattr(seen, "reason", None)
+        args = seen.args if seen is not None else ()
+        seen = inner if isinstance(inner, BaseException) else next((a for a in args if isinstance(a, BaseException)), None)
+        if seen is None:
+            break
+        names.append(type(seen).__name__)
+    return "CertificateError" if "SSLCertVerificationError" in names else names[-1]

@@ -1,0 +1,100 @@
+"""From the settings to a client: identity, transport, Key Vault."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.identity.azure import AzureIdentitySource
+from keyvaultfs.identity.imds import ImdsSource
+from keyvaultfs.identity.token import SharedToken
+from keyvaultfs.keyvault.client import KeyVaultClient
+from keyvaultfs.keyvault.origin import Origin
+from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
+
+if TYPE_CHECKING:
+    from keyvaultfs.identity.token import TokenSource
+    from keyvaultfs.log import Causes
+    from keyvaultfs.metrics import Metrics
+    from keyvaultfs.options import Settings
+
+_IMDS_CONNECTIONS = 2
+_LOOK_SECONDS = 0.5
+_IDENTITIES = ("client_id", "object_id", "msi_res_id")
+
+
+@dataclass(slots=True)
+class Chain:
+    """Everything from the vault's name to its client."""
+
+    origin: Origin
+    client: KeyVaultClient
+    token: SharedToken
+    throttle: Throttle
+    timeout: float
+
+    @classmethod
+    def build(cls, vault: str, settings: Settings, metrics: Metrics, causes: Causes) -> Chain:
+        """Build it; nothing is sent.
+
+        Raises:
+            UsageError: the vault or an option is wrong.
+        """
+        rng = random.Random()  # noqa: S311 - spreads requests, guards nothing
+        origin = Origin.parse(vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource)
+        throttle = Throttle(rng)
+        transport = Transport(
+            max_requests=settings.max_requests,
+            context=tls_context(settings.ca_file),
+            https_proxy=settings.https_proxy,
+            throttle=throttle,
+            metrics=metrics.transport,
+            rng=rng,
+        )
+        token = SharedToken(
+            _source(settings, origin, metrics),
+            metrics=metrics.identity,
+            causes=causes,
+            rng=rng,
+            attempt_seconds=settings.timeout,
+        )
+        client = KeyVaultClient(transport, origin, token, api_version=settings.api_version, wall=time.time)
+        return cls(origin, client, token, throttle, settings.timeout)
+
+    async def run(self) -> None:
+        """Renew the token, and see whether a dead vault is back. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.token.run)
+            nursery.start_soon(self._probe_while_open)
+
+    def renew(self) -> None:
+        """Ask for a new token, as after a suspend."""
+        self.token.renew()
+
+    def token_status(self) -> dict[str, object]:
+        """For the file ``status``."""
+        return self.token.status()
+
+    async def _probe_while_open(self) -> None:
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            if self.throttle.open and not self.throttle.wait(trio.current_time()):
+                with trio.move_on_after(min(self.timeout, PROBE_SECONDS)):
+                    try:
+                        await self.client.reach()
+                    except KeyVaultFSError:
+                        continue
+
+
+def _source(settings: Settings, origin: Origin, metrics: Metrics) -> TokenSource:
+    identity = {name: value for name in _IDENTITIES if (value := getattr(settings, name)) is not None}
+    if settings.auth == "azure-identity":
+        return AzureIdentitySource(origin.resource, identity)
+    transport = Transport(max_requests=_IMDS_CONNECTIONS, context=tls_context(None), metrics=metrics.transport)
+    return ImdsSource(transport, settings.imds_endpoint, origin.resource, identity)
