@@ -252,9 +252,13 @@ class InodeTable:
         self._drop(handle.node)
         self._drop(handle.content)
 
-    def held(self) -> set[SecretName]:
-        """Names whose inode the kernel may hold."""
-        return {node.name for node in self.nodes.values() if node.lookups and node.state is not State.PINNED}
+    def held(self) -> set[tuple[SecretName, Version]]:
+        """What the kernel may hold on to, or has open."""
+        return {
+            (node.name, node.version)
+            for node in self.nodes.values()
+            if (node.lookups or node.handles or node.needed) and node.state is not State.PINNED
+        }
 
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""

@@ -102,7 +102,9 @@ class Rotation:
         """Supersede what the cache says has rotated. Runs until cancelled."""
         async for event in rotated:
             node = self._table.told.get(event.name.key)
-            if node is not None and node.version != event.new:
+            if node is None or node.version == event.new:
+                continue
+            if event.new is not None or event.old in {None, node.version}:
                 self.supersede(node)
 
     async def run(self) -> None:

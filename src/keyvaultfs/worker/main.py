@@ -9,7 +9,6 @@ import random
 import time
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
@@ -27,6 +26,8 @@ from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
+from keyvaultfs.model import NAME_PATTERN, SecretName
+from keyvaultfs.version import package_version
 from keyvaultfs.worker import takeover
 from keyvaultfs.worker.chain import Chain
 
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyvaultfs.ipc import Channel, Charge
-    from keyvaultfs.model import SecretName
     from keyvaultfs.options import Settings
     from keyvaultfs.worker.privileges import InForce
 
 _MAX_TASKS = 4096
 """pyfuse3's default of 99 stops everything at the 99th hanging look-up; thousands cost nothing (tried)."""
+
+_FOR_READERS = 2
+"""Requests that background work leaves to programs that wait."""
 
 _FAREWELL_SECONDS = 0.2
 _SUSPEND_CHECK_SECONDS = 2.0
@@ -81,6 +84,9 @@ class Worker:
             self.channel.send("standby")
             await self._go.wait()
             self._build()
+            # Before the kernel is attached: a take-over without RESEND serves a request on its way.
+            await nursery.start(self.cache.run)
+            nursery.start_soon(self.chain.run)
             attached = await takeover.attach(
                 self.operations,
                 ipc.DEVICE_FD,
@@ -91,8 +97,6 @@ class Worker:
                 poke=lambda: self.channel.send("poke"),
             )
             self._fd = attached.fd
-            await nursery.start(self.cache.run)
-            nursery.start_soon(self.chain.run)
             nursery.start_soon(self.rotation.run)
             nursery.start_soon(self.rotation.follow, self.cache.rotated)
             nursery.start_soon(self._watch_suspend)
@@ -136,10 +140,14 @@ class Worker:
             metrics=self.metrics.cache,
             causes=self.causes,
             rng=random.Random(),  # noqa: S311 - spreads requests, guards nothing
-            store=ValueStore(ipc.VALUES_FD),
+            store=ValueStore(ipc.VALUES_FD, settings.max_cache),
             matches=_globs(settings.include, settings.exclude),
             prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
+            prefetch_names=tuple(SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)),
+            prefetch_lists=not all(NAME_PATTERN.fullmatch(glob) for glob in settings.prefetch),
             held=self.table.held,
+            let_go=self._let_go,
+            concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
         self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=settings.decode)
         self.control = Control(look, self.metrics, self.status, self._refresh)
@@ -172,6 +180,9 @@ class Worker:
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap
             "python": platform.python_version(),
         }
+
+    def _let_go(self, name: SecretName) -> None:
+        self.rotation.forget_entries(tuple(self.table.spellings.get(name.key, ())))
 
     def _refresh(self) -> dict[str, int]:
         dropped = self.cache.forget()
@@ -238,14 +249,6 @@ class Worker:
                 LOG.warning("mounted, but the vault cannot be read yet: %s", words)
         else:
             self.channel.send("probed", words="")
-
-
-def package_version() -> str:
-    """The installed version."""
-    try:
-        return version("keyvaultfs")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _boottime_gap() -> float:

@@ -1,0 +1,430 @@
+"""Secrets with an age. What is promised of it stands in DESIGN §3; all times are of trio's clock."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from keyvaultfs.cache import freshness
+from keyvaultfs.cache.flight import Flights
+from keyvaultfs.cache.freshness import FAILURE_SECONDS, Limits, Verdict
+from keyvaultfs.cache.listing import Listing
+from keyvaultfs.cache.outage import Outage
+from keyvaultfs.cache.readahead import ReadAhead
+from keyvaultfs.cache.records import NEVER, Entry, Record, Rotated
+from keyvaultfs.cache.refresher import Refresher
+from keyvaultfs.errors import BadAnswer, NotFound, Refused, Unavailable
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, Callable, Collection
+
+    from keyvaultfs.cache.values import ValueStore
+    from keyvaultfs.log import Causes
+    from keyvaultfs.metrics import CacheMetrics
+    from keyvaultfs.model import ListItem, Secret, SecretName, SecretValue, Version, VersionItem
+
+__all__ = ["Cache", "Entry", "Limits", "Rotated", "SecretSource"]
+
+_NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
+_ANSWERED_NO = (NotFound, Refused)
+
+
+class SecretSource(Protocol):
+    """What the cache needs of a vault. Each call may raise NotFound, Refused or Unavailable."""
+
+    async def get(self, name: SecretName) -> Secret:
+        """The current version."""
+
+    async def get_version(self, name: SecretName, version: Version) -> Secret:
+        """One version."""
+
+    def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+        """The listing."""
+
+    async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
+        """All versions of a secret."""
+
+
+class Cache:
+    """Stands between the kernel's requests and the vault.
+
+    Args:
+        source: the vault.
+        limits: what is promised.
+        rng: for jitter.
+        store: the values; what a predecessor left in it is taken over.
+        matches: whether a name is to be shown at all.
+        prefetch: whether a name is to be fetched without being asked for, and kept fresh.
+        prefetch_names: names to prefetch that are known without a listing.
+        prefetch_lists: whether the listing must be read to know which names to prefetch.
+        held: names and versions that others still hold on to.
+        let_go: asks them to, best effort.
+        concurrency: how many fetches that nobody waits for may be under way.
+    """
+
+    def __init__(
+        self,
+        source: SecretSource,
+        limits: Limits,
+        *,
+        metrics: CacheMetrics,
+        causes: Causes,
+        rng: random.Random,
+        store: ValueStore,
+        matches: Callable[[SecretName], bool] = lambda _: True,
+        prefetch: Callable[[SecretName], bool] = lambda _: False,
+        prefetch_names: tuple[SecretName, ...] = (),
+        prefetch_lists: bool = False,
+        held: Callable[[], Collection[tuple[SecretName, Version]]] = tuple,
+        let_go: Callable[[SecretName], None] = lambda _: None,
+        concurrency: int = 14,
+    ) -> None:
+        self.limits = limits
+        self.metrics = metrics
+        self.store = store
+        self.outage = Outage(causes)
+        self.records: dict[str, Record] = {}
+        self.last_listing: Listing | None = None
+        self.list_verdict: tuple[Exception, float] | None = None
+        self._source = source
+        self._matches = matches
+        self._flights: Flights[Entry] = Flights()
+        self._value_flights: Flights[SecretValue] = Flights()
+        self._version_flights: Flights[tuple[VersionItem, ...]] = Flights()
+        self._reading: Listing | None = None
+        self._read_ahead = ReadAhead()
+        self._background = trio.CapacityLimiter(concurrency)
+        self._soon: set[str] = set()
+        self._epoch = 0
+        self._salt = os.urandom(16)
+        self._shift = time.monotonic() - trio.current_time()
+        self._nursery: trio.Nursery | None = None
+        self._send, self.rotated = trio.open_memory_channel[Rotated](math.inf)
+        self.refresher = Refresher(self, rng, held, let_go, prefetch, prefetch_names, lists=prefetch_lists)
+        self._load()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the fetches, and refresh ahead. Runs until cancelled; nothing is fetched before it has started."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await self.refresher.run()
+
+    async def get(self, name: SecretName) -> Entry:
+        """The current version of a secret: fresh, or stale while nobody answers. It is hot from now on.
+
+        Raises:
+            NotFound, Refused: the vault says so, or said so a moment ago.
+            Unavailable, trio.TooSlowError: nobody answered, and there is nothing to serve.
+        """
+        if not self._matches(name):
+            raise NotFound("NotShown")
+        now = trio.current_time()
+        record = self.record(name)
+        record.hot, record.used = True, now
+        state = record.state(now, self.limits)
+        remembered = record.verdict if now < record.verdict_until else None
+        if isinstance(remembered, _ANSWERED_NO):
+            raise copy.copy(remembered) from None
+        if state is Verdict.FRESH:
+            self.metrics.hits += 1
+            self._look_ahead(record, missed=False)
+            return record.entry(now, self.limits, retry=FAILURE_SECONDS)
+        if remembered is not None:
+            return self._stale_or(record, remembered)
+        self.metrics.misses += 1
+        flight = self._flights.start(name.key, partial(self._fetch, record), self._home())
+        self._look_ahead(record, missed=True)
+        if state is Verdict.STALE and self.outage:
+            return self._stale_or(record, Unavailable("Outage"))
+        await flight.landed.wait()
+        if flight.result is not None:
+            return flight.result
+        failure = flight.failure or Unavailable("Interrupted")
+        if isinstance(failure, _NOBODY_ANSWERED):
+            return self._stale_or(record, failure)
+        raise copy.copy(failure) from None
+
+    def peek(self, name: SecretName) -> Entry | None:
+        """What is known and may be served while nobody answers. Never waits, and makes nothing hot."""
+        record = self.records.get(name.key)
+        now = trio.current_time()
+        if record is None or record.state(now, self.limits) is Verdict.GONE:
+            return None
+        return record.entry(now, self.limits, retry=FAILURE_SECONDS)
+
+    def touch(self, name: SecretName) -> None:
+        """Somebody opened it: it is hot."""
+        record = self.records.get(name.key)
+        if record is not None:
+            record.hot, record.used = True, trio.current_time()
+
+    async def value(self, name: SecretName, version: Version) -> SecretValue:
+        """The bytes of a version, fetched by its id when they have left memory.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `get`.
+        """
+        kept = self.store.get(name, version)
+        if kept is not None:
+            return kept
+        call = partial(self._fetch_version, name, version)
+        return await self._value_flights.join((name.key, version), call, self._home())
+
+    def peek_value(self, name: SecretName, version: Version) -> SecretValue | None:
+        """As `value`, and None where that would wait."""
+        return self.store.get(name, version)
+
+    async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
+        """All versions of a secret, asked of the vault each time."""
+        if not self._matches(name):
+            raise NotFound("NotShown")
+        return await self._version_flights.join(name.key, partial(self._fetch_versions, name), self._home())
+
+    async def listing(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+        """All names, page by page while they come.
+
+        Raises:
+            Refused: listing is not allowed.
+            Unavailable, trio.TooSlowError: nobody answered, and no listing is known.
+        """
+        now = trio.current_time()
+        old = self.last_listing
+        if old is not None and now - old.began < self.limits.list_ttl:
+            yield self._shown(old.items)
+            return
+        given: set[str] = set()
+        try:
+            if self.list_verdict is not None and now < self.list_verdict[1]:
+                raise copy.copy(self.list_verdict[0]) from None
+            if not (self.outage and old is not None):
+                async for page in self.start_listing().stream():
+                    given.update(item.name.key for item in page)
+                    yield self._shown(page)
+                return
+            self.start_listing()
+        except _NOBODY_ANSWERED:
+            if old is None or now - old.began >= self.limits.list_ttl + self.limits.max_stale:
+                raise
+        assert old is not None
+        self.metrics.stale_served += 1
+        yield self._shown([item for item in old.items if item.name.key not in given])
+
+    def forget(self) -> dict[str, int]:
+        """Drop everything; the next read asks the vault. Returns how much of what was dropped."""
+        known = [record for record in self.records.values() if record.version is not None]
+        listings = int(self.last_listing is not None)
+        for record in self.records.values():
+            record.checked, record.verdict, record.verdict_until = NEVER, None, NEVER
+        self.last_listing = self.list_verdict = self._reading = None
+        self._epoch += 1
+        return {"values": self.store.clear(), "names": len(known), "listings": listings}
+
+    def expire(self) -> None:
+        """Everything must be checked before it is served again, as after a suspended machine woke."""
+        ended = trio.current_time() - self.limits.ttl
+        for record in self.records.values():
+            record.verdict_until = NEVER
+            if record.version is not None:
+                record.checked = min(record.checked, ended)
+                self.store.check(record.name, record.version, record.checked + self._shift)
+        self._reading = self.list_verdict = None
+        if self.last_listing is not None:
+            self.last_listing.began = min(self.last_listing.began, trio.current_time() - self.limits.list_ttl)
+        self._epoch += 1
+
+    def snapshot(self) -> dict[str, object]:
+        """For the file ``status``; never a value."""
+        now = trio.current_time()
+        states = [record.state(now, self.limits) for record in self.records.values() if record.version is not None]
+        listing = self.last_listing
+        return {
+            "names": len(states),
+            "fresh": states.count(Verdict.FRESH),
+            "stale": states.count(Verdict.STALE),
+            "hot": sum(record.hot for record in self.records.values()),
+            "values": len(self.store),
+            "bytes": self.store.live,
+            "evicted": self.store.evicted,
+            "listed": None if listing is None else len(listing.items),
+            "listing_age": None if listing is None else round(now - listing.began, 1),
+            "outage": bool(self.outage),
+        }
+
+    # What the refresher needs.
+
+    def record(self, name: SecretName) -> Record:
+        """What is known of a name, perhaps nothing."""
+        return self.records.setdefault(name.key, Record(name))
+
+    def fetch_soon(self, record: Record) -> None:
+        """Fetch it in the background, when there is room."""
+        key = record.name.key
+        if not self.is_fetching(key):
+            self._soon.add(key)
+            self._home().start_soon(self._fetch_in_background, record)
+
+    def is_fetching(self, key: str) -> bool:
+        """Whether a fetch for this folded name is under way or queued."""
+        return key in self._soon or key in self._flights
+
+    def start_listing(self) -> Listing:
+        """The reading of the listing that is under way, or a new one."""
+        now = trio.current_time()
+        if self._reading is None or now - self._reading.began >= max(1.0, self.limits.list_ttl):
+            self._reading = Listing(now)
+            self._home().start_soon(self._read_listing, self._reading)
+        return self._reading
+
+    def announce(self, record: Record, new: Version | None = None) -> None:
+        """Tell who holds on to a name's inode that it stands for something else."""
+        self._send.send_nowait(Rotated(record.name, record.version, new))
+
+    # Fetching.
+
+    def _home(self) -> trio.Nursery:
+        assert self._nursery is not None, "run() has not started"
+        return self._nursery
+
+    async def _fetch_in_background(self, record: Record) -> None:
+        key = record.name.key
+        async with self._background:
+            self._soon.discard(key)
+            flight = self._flights.start(key, partial(self._fetch, record), self._home())
+            await flight.landed.wait()
+
+    async def _fetch(self, record: Record) -> Entry:
+        sent, epoch = trio.current_time(), self._epoch
+        self.metrics.gets += 1
+        try:
+            with trio.fail_after(self.limits.timeout):
+                secret = await self._source.get(record.name)
+            self._keep(record, secret, sent if epoch == self._epoch else NEVER)
+        except _ANSWERED_NO as exc:
+            self._answered_no(record, exc)
+            raise
+        except _NOBODY_ANSWERED as exc:
+            record.verdict, record.verdict_until = exc, trio.current_time() + FAILURE_SECONDS
+            self.outage.failed(str(record.name), exc, sent)
+            raise
+        return record.entry(trio.current_time(), self.limits, retry=FAILURE_SECONDS)
+
+    def _keep(self, record: Record, secret: Secret, sent: float) -> None:
+        digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
+        if record.version == secret.version and record.digest and record.digest != digest:
+            raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
+        racy = freshness.racy(secret)
+        if record.version != secret.version:
+            self.announce(record, secret.version)
+            self.metrics.rotations += record.version is not None
+        record.name, record.version, record.properties = secret.name, secret.version, secret.properties
+        record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
+        record.verdict, record.verdict_until, record.hot = None, NEVER, False
+        checked = sent + self._shift
+        self.store.put(secret.name, secret.version, secret.value, secret.properties, racy=racy, checked=checked)
+        self.metrics.evictions = self.store.evicted
+        self.outage.answered(str(record.name), trio.current_time())
+
+    def _answered_no(self, record: Record, exc: Exception) -> None:
+        now = trio.current_time()
+        if record.version is not None:
+            self.metrics.rotations += 1
+        self.announce(record)
+        if record.version is not None:
+            self.store.drop(record.name, record.version)
+        record.version, record.properties, record.digest, record.hot = None, None, b"", False
+        record.verdict, record.verdict_until = exc, now + self.limits.negative_ttl
+        self.outage.refused(str(record.name), exc, now)
+
+    async def _fetch_version(self, name: SecretName, version: Version) -> SecretValue:
+        self.metrics.version_gets += 1
+        with trio.fail_after(self.limits.timeout):
+            secret = await self._source.get_version(name, version)
+        record = self.records.get(name.key)
+        current = record is not None and record.version == version
+        if record is not None and current:
+            digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
+            if record.digest and digest != record.digest:
+                raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
+        checked = record.checked + self._shift if record is not None and current else NEVER
+        self.store.put(name, version, secret.value, secret.properties, racy=True, checked=checked)
+        return secret.value
+
+    async def _fetch_versions(self, name: SecretName) -> tuple[VersionItem, ...]:
+        with trio.fail_after(self.limits.timeout):
+            return await self._source.versions(name)
+
+    async def _read_listing(self, reading: Listing) -> None:
+        await reading.read(self._source.pages(), self.limits.timeout, partial(self._on_page, self._epoch))
+        now = trio.current_time()
+        current = self._reading is reading
+        if current:
+            self._reading = None
+        if reading.complete:
+            self.outage.answered("the listing", now)
+            if current:
+                self.last_listing, self.list_verdict = reading, None
+                self.refresher.listed_all(reading)
+            return
+        failure = reading.failure or Unavailable("Interrupted")
+        if isinstance(failure, _NOBODY_ANSWERED):
+            self.outage.failed("the listing", failure, reading.began)
+            self.list_verdict = (failure, now + FAILURE_SECONDS)
+        else:
+            self.outage.refused("the listing", failure, now)
+            self.list_verdict = (failure, now + self.limits.negative_ttl)
+
+    def _on_page(self, epoch: int, page: tuple[ListItem, ...], sent: float) -> None:
+        self.metrics.list_pages += 1
+        if epoch == self._epoch:
+            for item in page:
+                if self._matches(item.name):
+                    self.refresher.listed(item, sent)
+
+    def checked(self, record: Record, sent: float) -> None:
+        """The listing shows that a record is still right."""
+        record.checked, record.hot = max(record.checked, sent), False
+        if record.version is not None:
+            self.store.check(record.name, record.version, record.checked + self._shift)
+
+    def _stale_or(self, record: Record, failure: Exception) -> Entry:
+        now = trio.current_time()
+        if record.state(now, self.limits) is Verdict.GONE:
+            raise copy.copy(failure) from None
+        entry = record.entry(now, self.limits, retry=FAILURE_SECONDS)
+        self.metrics.stale_served += entry.stale
+        return entry
+
+    def _look_ahead(self, record: Record, *, missed: bool) -> None:
+        listing = self._reading or self.last_listing
+        position = None if listing is None else listing.positions.get(record.name.key)
+        if listing is None or position is None:
+            return
+        now = trio.current_time()
+        for place in self._read_ahead.asked(position, missed=missed):
+            if place >= len(listing.items):
+                return
+            item = listing.items[place]
+            ahead = self.record(item.name)
+            known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
+            if self._matches(item.name) and item.properties.enabled and not known:
+                self.fetch_soon(ahead)
+
+    def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
+        return tuple(item for item in items if self._matches(item.name))
+
+    def _load(self) -> None:
+        for stored in self.store:
+            record = self.record(stored.name)
+            checked = stored.checked - self._shift
+            if checked > record.checked:
+                record.name, record.version, record.properties = stored.name, stored.version, stored.properties
+                record.checked, record.racy, record.used = checked, stored.racy, trio.current_time()

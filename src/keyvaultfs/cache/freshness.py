@@ -1,0 +1,74 @@
+"""The rules of time, as functions of it: no clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+    from keyvaultfs.model import Properties, Secret
+
+PAGE = 25
+"""Items on a page of the listing (PROTOCOL §3)."""
+
+FAILURE_SECONDS = 1.0
+"""How long a failure is remembered: the kernel repeats a failed revalidation at once."""
+
+_RACY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is promised. Times in seconds, `max_cache` in bytes."""
+
+    ttl: float = 300.0
+    list_ttl: float = 60.0
+    negative_ttl: float = 5.0
+    max_stale: float = 86400.0
+    max_cache: int = 64 << 20
+    timeout: float = 10.0
+
+
+class Verdict(Enum):
+    """What an age means."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    GONE = "gone"
+
+
+def judge(checked: float, now: float, limits: Limits) -> Verdict:
+    """Whether something checked at `checked` may be served: always, only while nobody answers, or no more."""
+    age = now - checked
+    if age < limits.ttl:
+        return Verdict.FRESH
+    return Verdict.STALE if age < limits.ttl + limits.max_stale else Verdict.GONE
+
+
+def changed(known: Properties, listed: Properties) -> bool:
+    """Whether the listing says that a secret is not what it was; any other `updated` does, an older one too."""
+    return known.updated != listed.updated or known.enabled != listed.enabled
+
+
+def racy(secret: Secret) -> bool:
+    """Whether an equal `updated` proves nothing, since it has whole seconds.
+
+    The value may have been replaced in the second in which it was read. Both times are of the vault's own clock; a date
+    is cut to its second, and so one second's difference is not enough.
+    """
+    updated = secret.properties.updated
+    return updated is None or secret.answered is None or secret.answered - updated < _RACY_SECONDS
+
+
+def lead(ttl: float, rng: random.Random) -> float:
+    """How long before its end a value is checked: late enough for one listing per `ttl`, spread over a fleet."""
+    return ttl * rng.uniform(0.04, 0.08)
+
+
+def listing_is_cheaper(names_to_check: int, names_known: int) -> bool:
+    """Whether the pages of the listing are fewer than the single gets that it saves."""
+    return math.ceil(max(1, names_known) / PAGE) < names_to_check

@@ -1,0 +1,91 @@
+"""The vault's listing, read once for all who want it, and handed out page by page while it is still being read."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.errors import KeyVaultFSError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from keyvaultfs.model import ListItem
+
+
+class Listing:
+    """One reading of the listing.
+
+    Attributes:
+        began: when it was asked for, in seconds of trio's clock.
+        items: what has come so far, without duplicates.
+        complete: whether that is all.
+        failure: why it will never be complete.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.items: list[ListItem] = []
+        self.positions: dict[str, int] = {}
+        self.complete = False
+        self.failure: Exception | None = None
+        self._more = trio.Event()
+
+    async def read(
+        self,
+        pages: AsyncGenerator[tuple[ListItem, ...], None],
+        timeout: float,
+        on_page: Callable[[tuple[ListItem, ...], float], None],
+    ) -> None:
+        """Read it to its end; each page has `timeout` seconds, and is shown to `on_page` with the time of its request.
+
+        Failures become `failure`.
+        """
+        try:
+            while True:
+                sent = trio.current_time()
+                with trio.fail_after(timeout):
+                    page = await anext(pages, None)
+                if page is None:
+                    self.complete = True
+                    break
+                fresh = tuple(item for item in page if item.name.key not in self.positions)
+                for item in fresh:
+                    self.positions[item.name.key] = len(self.items)
+                    self.items.append(item)
+                on_page(fresh, sent)
+                self._stir()
+        except (KeyVaultFSError, trio.TooSlowError) as exc:
+            self.failure = exc.with_traceback(None)
+        finally:
+            if not self.complete and self.failure is None:
+                self.failure = Unavailable("Interrupted")
+            self._stir()
+            with trio.CancelScope(shield=True):
+                await pages.aclose()
+
+    async def stream(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+        """What there is, and what comes.
+
+        Raises:
+            KeyVaultFSError, trio.TooSlowError: it broke off; partial listings prove no absence.
+        """
+        given = 0
+        while True:
+            more = self._more
+            if given < len(self.items):
+                page = tuple(self.items[given:])
+                given += len(page)
+                yield page
+            elif self.complete:
+                return
+            elif self.failure is not None:
+                raise copy.copy(self.failure) from None
+            else:
+                await more.wait()
+
+    def _stir(self) -> None:
+        more, self._more = self._more, trio.Event()
+        more.set()

@@ -1,0 +1,35 @@
+"""Stat read-ahead: `ls -l` asks for names one by one, in the order of the listing. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WINDOW = 64
+"""How many names ahead of the reader are fetched."""
+
+_SKIP = 3
+"""A reader may leave out names, such as those that the kernel knows."""
+
+
+@dataclass(slots=True)
+class ReadAhead:
+    """Told which place of the listing was asked for, it says which ones to fetch."""
+
+    window: int = WINDOW
+    _last: int = -10
+    _streak: int = 0
+    _fetched: int = 0
+
+    def asked(self, position: int, *, missed: bool) -> range:
+        """The places to fetch now: none before the second miss in a row."""
+        if 0 < position - self._last <= _SKIP and self._streak:
+            self._streak += 1
+        else:
+            self._streak = 1 if missed else 0
+            self._fetched = position + 1
+        self._last = position
+        if self._streak < 2:
+            return range(0)
+        first = max(position + 1, self._fetched)
+        self._fetched = max(self._fetched, position + 1 + self.window)
+        return range(first, self._fetched)

@@ -1,0 +1,84 @@
+"""What the cache knows of one name, and what it tells others. Times in seconds of trio's clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyvaultfs.cache.freshness import Limits, Verdict, judge
+
+if TYPE_CHECKING:
+    from keyvaultfs.model import Properties, SecretName, Version
+
+NEVER = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The current version of a secret, as far as is known.
+
+    Attributes:
+        checked: when the request was sent that last found it current.
+        expires: until when no check is needed; for a stale one, when the next try is due.
+    """
+
+    name: SecretName
+    version: Version
+    properties: Properties
+    checked: float
+    expires: float
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A name no longer stands for `old`. `new` is None when it stands for nothing, or nobody has asked for what."""
+
+    name: SecretName
+    old: Version | None
+    new: Version | None
+
+
+@dataclass(slots=True)
+class Record:
+    """One name.
+
+    Attributes:
+        version: the last known one, None when there is none.
+        checked: see `Entry`.
+        racy: an equal `updated` proves nothing yet.
+        outdated: the listing has shown another `updated` than this version's.
+        hot: looked up or opened since its last check.
+        used: when it was last looked up or opened.
+        verdict: the absence or refusal in force until `verdict_until`, or a failure remembered until then.
+    """
+
+    name: SecretName
+    version: Version | None = None
+    properties: Properties | None = None
+    checked: float = NEVER
+    racy: bool = False
+    outdated: bool = False
+    hot: bool = False
+    used: float = NEVER
+    digest: bytes = b""
+    verdict: Exception | None = None
+    verdict_until: float = NEVER
+
+    def state(self, now: float, limits: Limits) -> Verdict:
+        """Whether its version may be served."""
+        if self.version is None:
+            return Verdict.GONE
+        found = judge(self.checked, now, limits)
+        if found is Verdict.FRESH and self.outdated:
+            return Verdict.STALE if limits.max_stale else Verdict.GONE
+        return found
+
+    def entry(self, now: float, limits: Limits, *, retry: float) -> Entry:
+        """As others see it; a stale one is to be tried again after `retry` seconds."""
+        assert self.version is not None
+        assert self.properties is not None
+        fresh = self.state(now, limits) is Verdict.FRESH
+        expires = self.checked + limits.ttl if fresh else now + retry
+        return Entry(self.name, self.version, self.properties, self.checked, expires, not fresh)

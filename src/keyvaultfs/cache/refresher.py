@@ -1,0 +1,176 @@
+"""Refresh ahead: one listing checks all names, or single gets where that is cheaper or the listing is forbidden."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.cache import freshness
+from keyvaultfs.cache.freshness import Verdict
+from keyvaultfs.errors import NotFound, Refused
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Collection
+
+    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.cache.listing import Listing
+    from keyvaultfs.cache.records import Record
+    from keyvaultfs.model import ListItem, SecretName, Version
+
+_SHORTEST_TICK, _LONGEST_TICK = 0.02, 5.0
+_TICKS_PER_TTL = 100
+_SWEEP_TICKS = 10
+_OUTAGE_SECONDS = 1.0
+
+
+class Refresher:
+    """Checks what is hot, held or prefetched before it expires. Arguments as of `Cache`."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        rng: random.Random,
+        held: Callable[[], Collection[tuple[SecretName, Version]]],
+        let_go: Callable[[SecretName], None],
+        prefetch: Callable[[SecretName], bool],
+        prefetch_names: tuple[SecretName, ...],
+        *,
+        lists: bool,
+    ) -> None:
+        self._cache = cache
+        self._held = held
+        self._let_go = let_go
+        self._prefetch = prefetch
+        self._prefetch_names = prefetch_names
+        self._lists = lists
+        self._lead = freshness.lead(cache.limits.ttl, rng)
+        self._tick = min(_LONGEST_TICK, max(_SHORTEST_TICK, cache.limits.ttl / _TICKS_PER_TTL))
+        self._released: set[str] = set()
+        self._next_try = -1.0
+
+    async def run(self) -> None:
+        """Look again and again at what is due. Runs until cancelled."""
+        for name in self._prefetch_names:
+            self._cache.fetch_soon(self._cache.record(name))
+        ticks = 0
+        while True:
+            self._refresh(trio.current_time())
+            if ticks % _SWEEP_TICKS == 0:
+                self._sweep(trio.current_time())
+            ticks += 1
+            await trio.sleep(self._tick)
+
+    def listed(self, item: ListItem, sent: float) -> None:
+        """A line of a listing whose page was asked for at `sent`."""
+        cache = self._cache
+        record = cache.records.get(item.name.key)
+        if record is None or record.version is None or record.properties is None:
+            if record is not None and isinstance(record.verdict, NotFound):
+                record.verdict_until = sent  # it is there again
+            if item.properties.enabled and self._prefetch(item.name):
+                self._fetch_unless_refused(cache.record(item.name), sent)
+            return
+        if record.checked >= sent:
+            return
+        wanted = record.hot or self._prefetch(item.name)
+        if freshness.changed(record.properties, item.properties):
+            first_seen = not record.outdated
+            record.outdated = True
+            if wanted:
+                cache.fetch_soon(record)
+            elif first_seen:
+                # Whoever holds on to it needs no value now: the next look-up fetches it.
+                cache.announce(record)
+        elif record.racy and (wanted or record.name.key in self._held_names()):
+            cache.fetch_soon(record)
+        elif not record.racy:
+            cache.checked(record, sent)
+
+    def listed_all(self, listing: Listing) -> None:
+        """A listing came to its end: names that it lacks are asked for one by one, since names may move between pages."""
+        held = self._held_names()
+        for record in tuple(self._cache.records.values()):
+            key = record.name.key
+            if record.version is None or key in listing.positions or record.checked >= listing.began:
+                continue
+            if record.hot or key in held or self._prefetch(record.name):
+                self._cache.fetch_soon(record)
+            else:
+                record.outdated = True
+
+    def _refresh(self, now: float) -> None:
+        cache = self._cache
+        if cache.outage and now < self._next_try:
+            return
+        due = self._due(now)
+        list_due = self._lists and self._listing_is_due(now)
+        if not due and not list_due:
+            return
+        self._next_try = now + _OUTAGE_SECONDS
+        refused = cache.list_verdict is not None and now < cache.list_verdict[1]
+        forbidden = cache.list_verdict is not None and isinstance(cache.list_verdict[0], Refused)
+        known = len(cache.last_listing.items) if cache.last_listing is not None else len(cache.records)
+        if list_due or (not forbidden and freshness.listing_is_cheaper(len(due), known)):
+            if not refused:
+                cache.start_listing()
+            return
+        for record in due[:1] if cache.outage else due:
+            if forbidden and not record.hot and not self._prefetch(record.name) and record.name.key not in self._released:
+                # Is it a watch, or just the kernel's own cache? What is still held later is worth a request.
+                self._released.add(record.name.key)
+                self._let_go(record.name)
+                continue
+            cache.fetch_soon(record)
+
+    def _due(self, now: float) -> list[Record]:
+        """What must be checked now so that it is not older than `ttl` when it is."""
+        held = self._held_names()
+        for key, name in held.items():
+            if key not in self._cache.records:  # of a predecessor whose values had left memory
+                self._cache.record(name)
+        limit = now - self._cache.limits.ttl + self._lead
+        due = []
+        for key, record in self._cache.records.items():
+            if record.hot and key in self._released:
+                self._released.discard(key)
+            if record.checked > limit and not (record.outdated and record.hot):
+                continue
+            if now < record.verdict_until:
+                continue
+            known = record.version is not None
+            if (key in held and record.verdict is None) or (known and (record.hot or key in held)):
+                due.append(record)
+            elif self._prefetch(record.name) and (known or record.verdict is not None):
+                due.append(record)
+        return due
+
+    def _listing_is_due(self, now: float) -> bool:
+        listing = self._cache.last_listing
+        return listing is None or now - listing.began >= self._cache.limits.ttl - self._lead
+
+    def _fetch_unless_refused(self, record: Record, now: float) -> None:
+        if now >= record.verdict_until:
+            self._cache.fetch_soon(record)
+
+    def _held_names(self) -> dict[str, SecretName]:
+        return {name.key: name for name, _ in self._held()}
+
+    def _sweep(self, now: float) -> None:
+        """Let go of what nobody needs any more."""
+        cache = self._cache
+        held = {(name.key, version) for name, version in self._held()}
+        names = {key for key, _ in held}
+        for key, record in tuple(cache.records.items()):
+            gone = record.state(now, cache.limits) is Verdict.GONE
+            if gone and key not in names and now >= record.verdict_until and not cache.is_fetching(key):
+                if record.version is not None:
+                    cache.store.drop(record.name, record.version)
+                del cache.records[key]
+                self._released.discard(key)
+        for stored in cache.store:
+            current = cache.records.get(stored.name.key)
+            is_current = current is not None and current.version == stored.version
+            if not is_current and (stored.name.key, stored.version) not in held:
+                cache.store.drop(stored.name, stored.version)

@@ -1,0 +1,211 @@
+"""Values and what is known of them, in a memfd that outlives this process: a log with compaction."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The log's own head: magic, where the records in force begin. A record's: state, crc, meta, value, checked.
+_HEAD = struct.Struct("<8sQ")
+_RECORD = struct.Struct("<IIIId")
+_CHECKED = 16
+_MAGIC = b"kvfsval1"
+_LIVE, _DEAD = 0x4C495645, 0x44454144
+_PAGE = mmap.PAGESIZE
+_SMALLEST = 64 * _PAGE
+_WORTH_COMPACTING = 1 << 20
+
+
+@dataclass(slots=True)
+class Stored:
+    """A value's record. `checked` is in seconds of CLOCK_MONOTONIC, which all processes share."""
+
+    name: SecretName
+    version: Version
+    properties: Properties
+    racy: bool
+    checked: float
+    start: int
+    length: int
+    value_start: int
+    value_length: int
+
+
+class ValueStore:
+    """Values by (folded name, version). A record is whole or it is not there, whenever the process is killed.
+
+    Args:
+        fd: a memfd that a predecessor may have filled, or None for one of our own.
+        limit: bytes of values that are kept; beyond it the longest unused go.
+    """
+
+    def __init__(self, fd: int | None = None, limit: int = 64 << 20) -> None:
+        self._fd = os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC) if fd is None else fd
+        self._limit = limit
+        self._records: OrderedDict[tuple[str, str], Stored] = OrderedDict()
+        self.live = 0
+        self._dead = 0
+        self.evicted = 0
+        size = os.fstat(self._fd).st_size
+        fresh = size < _SMALLEST
+        if fresh:
+            size = _SMALLEST
+            os.ftruncate(self._fd, size)
+        self._map = mmap.mmap(self._fd, size)
+        if fresh or self._map[:8] != _MAGIC:
+            self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, _PAGE)
+        self._base = self._end = _HEAD.unpack_from(self._map)[1]
+        self._load()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Stored]:
+        return iter(tuple(self._records.values()))
+
+    def get(self, name: SecretName, version: Version) -> SecretValue | None:
+        """A value; it counts as used."""
+        stored = self._records.get((name.key, version))
+        if stored is None:
+            return None
+        self._records.move_to_end((name.key, version))
+        return SecretValue(bytes(self._map[stored.value_start : stored.value_start + stored.value_length]))
+
+    def has(self, name: SecretName, version: Version) -> bool:
+        """Whether `get` would find it."""
+        return (name.key, version) in self._records
+
+    def put(
+        self, name: SecretName, version: Version, value: SecretValue, properties: Properties, *, racy: bool, checked: float
+    ) -> None:
+        """Keep a value, in the place of an earlier record of the same version."""
+        meta = json.dumps(
+            {"n": name.spelling, "v": version, "r": racy, "p": _packed(properties)}, separators=(",", ":")
+        ).encode()
+        raw = value.reveal()
+        length = -(-(_RECORD.size + len(meta) + len(raw)) // 8) * 8
+        self.drop(name, version)
+        self._make_room(length, len(raw))
+        start, body = self._end, self._end + _RECORD.size
+        self._map[body : body + len(meta) + len(raw)] = meta + raw
+        crc = zlib.crc32(meta + raw)
+        self._map[start + 4 : body] = _RECORD.pack(0, crc, len(meta), len(raw), checked)[4:]
+        self._map[start : start + 4] = struct.pack("<I", _LIVE)  # last: a record is whole from here on
+        self._end += length
+        self.live += len(raw)
+        key = (name.key, version)
+        self._records[key] = Stored(
+            name, version, properties, racy, checked, start, length, body + len(meta), len(raw)
+        )
+
+    def check(self, name: SecretName, version: Version, checked: float) -> None:
+        """A value was found to be still the current one."""
+        stored = self._records.get((name.key, version))
+        if stored is not None:
+            stored.checked = checked
+            self._map[stored.start + _CHECKED : stored.start + _RECORD.size] = struct.pack("<d", checked)
+
+    def drop(self, name: SecretName, version: Version) -> None:
+        """Forget a value; its bytes become zeros."""
+        stored = self._records.pop((name.key, version), None)
+        if stored is None:
+            return
+        self._map[stored.start : stored.start + 4] = struct.pack("<I", _DEAD)
+        end = stored.start + stored.length
+        self._map[stored.start + _RECORD.size : end] = bytes(stored.length - _RECORD.size)
+        self.live -= stored.value_length
+        self._dead += stored.length
+
+    def clear(self) -> int:
+        """Forget all; returns how many there were."""
+        number = len(self._records)
+        for stored in tuple(self._records.values()):
+            self.drop(stored.name, stored.version)
+        self._compact(0)
+        return number
+
+    def _make_room(self, length: int, value_length: int) -> None:
+        while self._records and self.live + value_length > self._limit:
+            oldest = next(iter(self._records.values()))
+            self.drop(oldest.name, oldest.version)
+            self.evicted += 1
+        if self._dead > _WORTH_COMPACTING and self._dead > self._end - self._base - self._dead:
+            self._compact(length)
+        self._grow(self._end + length + _RECORD.size)
+
+    def _compact(self, more: int) -> None:
+        """Copy the live records to a free region, and then say that it is the one in force."""
+        needed = sum(stored.length for stored in self._records.values())
+        room = needed + more + _RECORD.size
+        below = self._base - _PAGE
+        new_base = _PAGE if below >= room else -(-self._end // _PAGE) * _PAGE + _PAGE
+        self._grow(new_base + room)
+        position = new_base
+        moves = []
+        for stored in self._records.values():
+            self._map[position : position + stored.length] = self._map[stored.start : stored.start + stored.length]
+            moves.append((stored, position - stored.start))
+            position += stored.length
+        self._map[position : position + _RECORD.size] = bytes(_RECORD.size)
+        self._map[8:16] = struct.pack("<Q", new_base)  # from here on it is in force
+        for stored, shift in moves:
+            stored.start += shift
+            stored.value_start += shift
+        old, old_end = self._base, -(-self._end // _PAGE) * _PAGE
+        self._map.madvise(mmap.MADV_REMOVE, old, old_end - old)  # frees the pages, which read as zeros
+        self._base, self._end, self._dead = new_base, position, 0
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._map):
+            size = max(-(-size // _PAGE) * _PAGE, len(self._map) * 2)
+            os.ftruncate(self._fd, size)
+            self._map.resize(size)
+
+    def _load(self) -> None:
+        position = self._base
+        while position + _RECORD.size <= len(self._map):
+            state, crc, meta_length, value_length, checked = _RECORD.unpack_from(self._map, position)
+            if state not in {_LIVE, _DEAD}:
+                break
+            length = -(-(_RECORD.size + meta_length + value_length) // 8) * 8
+            body = position + _RECORD.size
+            end = body + meta_length + value_length
+            if end > len(self._map):
+                break
+            if state == _LIVE and zlib.crc32(self._map[body:end]) == crc:
+                data = json.loads(self._map[body : body + meta_length])
+                name, version = SecretName(data["n"]), Version(data["v"])
+                self._records[name.key, version] = Stored(
+                    name, version, _unpacked(data["p"]), data["r"], checked, position, length, body + meta_length,
+                    value_length,
+                )  # fmt: skip
+                self.live += value_length
+            else:
+                self._dead += length
+            position += length
+        self._end = position
+
+
+def _packed(properties: Properties) -> list[object]:
+    return [
+        properties.enabled, properties.created, properties.updated, properties.expires, properties.not_before,
+        properties.content_type, dict(properties.tags), properties.managed,
+    ]  # fmt: skip
+
+
+def _unpacked(row: list[object]) -> Properties:
+    enabled, created, updated, expires, not_before, content_type, tags, managed = row
+    mapped = MappingProxyType(tags) if tags else NO_TAGS
+    return Properties(enabled, created, updated, expires, not_before, content_type, mapped, managed)  # type: ignore[arg-type]

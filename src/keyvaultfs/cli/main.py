@@ -1,0 +1,213 @@
+"""The command line: one function a command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from keyvaultfs import config, options
+from keyvaultfs.errors import KeyVaultFSError, UsageError
+from keyvaultfs.ipc import Launch
+from keyvaultfs.version import package_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+USAGE, FAILED = 2, 1
+_WRAP = 34
+
+
+def option_table() -> str:
+    """The options of ``-o`` for ``--help``."""
+    lines = []
+    for option in options.OPTIONS:
+        if option.hidden:
+            continue
+        left = option.name + (f"={option.unit}" if option.unit else "")
+        lines.append(f"  {left:<{_WRAP}}{option.help}{_default(option)}")
+    return "\n".join(lines)
+
+
+def _default(option: options.Option) -> str:
+    if option.default in (None, False, ()):
+        return ""
+    if option.parse is options.octal:
+        return f" (default {option.default:04o})"
+    if option.parse is options.size:
+        return f" (default {option.default >> 20}M)"
+    return f" (default {option.default:g})" if isinstance(option.default, float) else f" (default {option.default})"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; completion is made from it."""
+    whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
+    whole.add_argument("--version", action="version", version=f"keyvaultfs {package_version()}")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    mount = commands.add_parser(
+        "mount",
+        help="mount a vault",
+        description="Mount a vault. Returns when the file system answers; the vault may be out of reach meanwhile.",
+        epilog="options for -o ('-' and '_' are the same, times in seconds or with m, h, d):\n" + option_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    mount.add_argument("vault", metavar="VAULT", nargs="?", help="a vault's name or its https:// URL")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
+    mount.add_argument("-f", "--foreground", action="store_true", help="stay, and log to standard error")
+    mount.add_argument("-d", "--debug", action="store_true", help="log more")
+    mount.add_argument("-o", dest="options", metavar="OPTION[,OPTION…]", action="append", default=[], help="see below")
+    mount.set_defaults(run=_mount)
+
+    status = commands.add_parser("status", help="show how a mount is")
+    status.add_argument("mountpoint", metavar="MOUNTPOINT")
+    status.add_argument("--json", action="store_true", help="as the file .keyvaultfs/status has it")
+    status.set_defaults(run=_status)
+
+    refresh = commands.add_parser("refresh", help="forget what is cached; the next read asks the vault")
+    refresh.add_argument("mountpoint", metavar="MOUNTPOINT")
+    refresh.set_defaults(run=_refresh)
+
+    dev = commands.add_parser("dev", help="run a vault on loopback, to try things without Azure")
+    _add_dev(dev)
+    return whole
+
+
+def _add_dev(dev: argparse.ArgumentParser) -> None:
+    try:
+        from keyvaultfs.devvault import main as devvault
+    except ImportError as exc:
+        name = exc.name
+
+        def missing(_: argparse.Namespace) -> int:
+            raise UsageError(f"the embedded vault needs {name}: pip install 'keyvaultfs[dev-vault]'")
+
+        dev.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        dev.set_defaults(run=missing)
+        return
+    devvault.add_arguments(dev)
+    dev.set_defaults(run=devvault.run)
+
+
+def launch(
+    vault: str | None, mountpoint: str | None, texts: Sequence[str], *, foreground: bool, debug: bool
+) -> tuple[Launch, tuple[str, ...]]:
+    """What a mount is asked to be, checked in full; and notes for the user.
+
+    Raises:
+        UsageError: something is wrong with it.
+    """
+    parsed = options.parse(texts)
+    if "remount" in parsed.words:
+        raise UsageError("a remount changes nothing here: unmount and mount again (systemctl reload keeps a mount up)")
+    own = dict(parsed.own)
+    path = own.pop("config", None)
+    file = config.load(path) if path is not None else None
+    vault = vault or (file.vault if file else None)
+    mountpoint = mountpoint or (file.mountpoint if file else None)
+    if vault is None or mountpoint is None:
+        raise UsageError("name the vault and the mount point: keyvaultfs mount VAULT MOUNTPOINT (or both in the file config=)")
+    ready = Launch(
+        vault=vault,
+        mountpoint=os.path.realpath(mountpoint),
+        source=vault,
+        options=own,
+        config=path,
+        generic=parsed.generic,
+        foreground=foreground,
+        debug=debug,
+    )
+    settings = config.settings(ready)
+    _check_vault(vault, settings)
+    return ready, parsed.notes
+
+
+def _check_vault(vault: str, settings: options.Settings) -> None:
+    from keyvaultfs.keyvault.origin import Origin
+
+    Origin.parse(vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource)
+
+
+def _mount(args: argparse.Namespace) -> int:
+    ready, notes = launch(args.vault, args.mountpoint, args.options, foreground=args.foreground, debug=args.debug)
+    for note in notes:
+        say(note)
+    from keyvaultfs.keeper import main as keeper
+
+    return keeper.run(ready)
+
+
+def _read(mountpoint: str, name: str) -> str:
+    path = os.path.join(mountpoint, ".keyvaultfs", name)  # noqa: PTH118
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+            return file.read()
+    except PermissionError:
+        raise KeyVaultFSError("", f"{mountpoint}: only root and the mount's owner may ask") from None
+    except FileNotFoundError:
+        raise KeyVaultFSError("", f"{mountpoint} is not a keyvaultfs mount") from None
+    except OSError as exc:
+        raise KeyVaultFSError("", f"{mountpoint}: {exc.strerror}") from None
+
+
+def _status(args: argparse.Namespace) -> int:
+    text = _read(args.mountpoint, "status")
+    sys.stdout.write(text if args.json else _for_people(json.loads(text)))
+    return 0
+
+
+def _for_people(facts: dict[str, object], indent: str = "") -> str:
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            inner = _for_people(value, indent + "  ")
+            lines.append(f"{indent}{key}:\n{inner}" if value else f"{indent}{key}: none\n")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{key}: {shown}\n")
+    return "".join(lines)
+
+
+def _refresh(args: argparse.Namespace) -> int:
+    sys.stdout.write(_read(args.mountpoint, "refresh"))
+    return 0
+
+
+def say(words: str, program: str = "keyvaultfs") -> None:
+    """A line on standard error for each line of `words`."""
+    for line in words.splitlines():
+        sys.stderr.write(f"{program}: {line}\n")
+
+
+def guarded(run: Callable[[], int], *, usage: int, failed: int, program: str) -> int:
+    """Run a command; a mistake of the user's is a line on standard error and never a traceback.
+
+    Args:
+        usage: the exit code for what the user wrote wrong.
+        failed: for everything else that is foreseen.
+    """
+    try:
+        return run()
+    except UsageError as exc:
+        say(str(exc), program)
+        return usage
+    except KeyVaultFSError as exc:
+        say(str(exc), program)
+        return failed
+    except BrokenPipeError:
+        return failed
+    except KeyboardInterrupt:
+        return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``keyvaultfs``."""
+    args = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    return guarded(lambda: run(args), usage=USAGE, failed=FAILED, program="keyvaultfs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

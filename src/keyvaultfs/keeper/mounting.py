@@ -1,0 +1,251 @@
+"""mount(2), fusermount3, and what the kernel says is mounted where. Standard library only."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyvaultfs.errors import KeyVaultFSError, UsageError
+
+if TYPE_CHECKING:
+    from keyvaultfs.ipc import Launch
+    from keyvaultfs.options import Settings
+
+FSTYPE = "fuse.keyvaultfs"
+_DEVICE = "/dev/fuse"
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_FUSERMOUNT_SECONDS = 20
+_PATHS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+_CONNECTIONS = "/sys/fs/fuse/connections"
+_MAX_READ = 1 << 17
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A line of /proc/self/mountinfo.
+
+    Attributes:
+        number: the mount's id, which tells it from an earlier one at the same place.
+        minor: of the device: the number of the FUSE connection.
+    """
+
+    number: int
+    minor: int
+    mountpoint: str
+    fstype: str
+    source: str
+
+
+def table() -> list[Mounted]:
+    """All mounts that this process sees. Never asks a file system."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        return [_line(line) for line in file]
+
+
+def _line(line: str) -> Mounted:
+    left, _, right = line.rstrip("\n").partition(" - ")
+    fields = left.split(" ")
+    fstype, source = right.split(" ")[:2]
+    minor = int(fields[2].partition(":")[2])
+    return Mounted(int(fields[0]), minor, _plain(fields[4]), _plain(fstype), _plain(source))
+
+
+def _plain(text: str) -> str:
+    """Undo the octal escapes of mountinfo."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def topmost(mountpoint: str) -> Mounted | None:
+    """What is mounted on a path, the last one if there are several."""
+    return next((one for one in reversed(table()) if one.mountpoint == mountpoint), None)
+
+
+def mount(launch: Launch, settings: Settings) -> int:
+    """Mount, and return the FUSE device, which the kernel serves from then on.
+
+    Raises:
+        KeyVaultFSError, OSError: it cannot be mounted there; the text says what to do.
+    """
+    prepare(launch.mountpoint)
+    if os.geteuid() == 0:
+        return _mount_as_root(launch, settings)
+    return _mount_as_user(launch, settings)
+
+
+def prepare(mountpoint: str) -> None:
+    """Clean a stale mount away, and see that the mount point is an empty directory.
+
+    Raises:
+        KeyVaultFSError: it is not; or something is mounted there that lives.
+    """
+    there = topmost(mountpoint)
+    if there is not None and there.fstype.startswith("fuse"):
+        if alive(there):
+            keeper = _keeper_of(mountpoint)
+            who = f" by process {keeper}" if keeper else ""
+            raise UsageError(f"{mountpoint} is mounted already{who}; unmount it first, or choose another directory")
+        unmount(mountpoint)
+    try:
+        found = os.stat(mountpoint)  # noqa: PTH116
+        if not stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{mountpoint} is not a directory; choose an empty one")
+        if os.listdir(mountpoint):  # noqa: PTH208
+            raise UsageError(f"{mountpoint} is not empty; mount on an empty directory")
+    except FileNotFoundError:
+        raise UsageError(f"{mountpoint} does not exist; create it: mkdir -p {mountpoint}") from None
+    except OSError as exc:
+        raise UsageError(f"{mountpoint}: {exc.strerror}") from None
+
+
+def alive(there: Mounted) -> bool:
+    """Whether somebody serves a FUSE mount: a dead one is "not connected". Asks only the superblock's connection."""
+    if os.path.isdir(f"{_CONNECTIONS}/{there.minor}"):  # noqa: PTH112
+        return True
+    if os.path.isdir(_CONNECTIONS) and os.listdir(_CONNECTIONS):  # noqa: PTH112, PTH208
+        return False
+    pid = os.fork()  # fusectl is not mounted here: ask, in a process that may hang
+    if pid == 0:
+        code = 0
+        try:
+            os.statvfs(there.mountpoint)
+        except OSError as exc:
+            code = int(exc.errno == errno.ENOTCONN)
+        os._exit(code)
+    import time
+
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    return True
+
+
+def _keeper_of(mountpoint: str) -> int | None:
+    """The process that holds one of our mounts: it says so itself."""
+    import json
+
+    try:
+        with open(f"{mountpoint}/.keyvaultfs/status", encoding="utf-8") as file:  # noqa: PTH123
+            keeper = json.load(file).get("keeper")
+    except (OSError, ValueError):
+        return None
+    return keeper if isinstance(keeper, int) else None
+
+
+def _mount_as_root(launch: Launch, settings: Settings) -> int:
+    try:
+        device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        raise UsageError(f"{_DEVICE}: {exc.strerror}; load the kernel module: modprobe fuse") from None
+    words = [f"fd={device}", "rootmode=40000", "user_id=0", "group_id=0", "default_permissions"]
+    words.append(f"max_read={_MAX_READ}")
+    if settings.allow_other is not False:
+        words.append("allow_other")
+    words += [f'{name}="{value}"' for name, _, value in (one.partition("=") for one in launch.generic)]
+    done = _libc.mount(
+        os.fsencode(launch.source),
+        os.fsencode(launch.mountpoint),
+        FSTYPE.encode(),
+        _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC,
+        os.fsencode(",".join(words)),
+    )
+    if done != 0:
+        number = ctypes.get_errno()
+        os.close(device)
+        raise UsageError(f"{launch.mountpoint}: mount(2) failed: {os.strerror(number)}")
+    return device
+
+
+def _mount_as_user(launch: Launch, settings: Settings) -> int:
+    """By way of fusermount3, which is setuid root and passes the descriptor through the socket _FUSE_COMMFD."""
+    program = shutil.which("fusermount3", path=_PATHS)
+    if program is None:
+        raise UsageError("fusermount3 is not installed, and only root can mount without it: apt install fuse3")
+    source = launch.source.replace("\\", "\\\\").replace(",", "\\,")
+    words = ["ro", "nosuid", "nodev", "noexec", "subtype=keyvaultfs", f"fsname={source}", "default_permissions"]
+    words += ["allow_other"] if settings.allow_other else []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        done = subprocess.run(  # noqa: S603 - a fixed program
+            [program, "-o", ",".join([*words, *launch.generic]), "--", launch.mountpoint],
+            env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": _PATHS, "LC_ALL": "C"},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_FUSERMOUNT_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
+            raise UsageError(f"{launch.mountpoint}: {said[-1] if said else 'fusermount3 failed'}")
+        ours.settimeout(_FUSERMOUNT_SECONDS)
+        return _receive_descriptor(ours)
+
+
+def _receive_descriptor(sock: socket.socket) -> int:
+    descriptors = array.array("i")
+    _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: descriptors.itemsize])
+            return descriptors[0]
+    raise KeyVaultFSError("", "fusermount3 mounted, but passed no descriptor")
+
+
+def connection(mountpoint: str) -> Mounted:
+    """The mount that was just made."""
+    found = topmost(mountpoint)
+    if found is None or found.fstype != FSTYPE:
+        raise KeyVaultFSError("", f"{mountpoint} was unmounted at once")
+    return found
+
+
+def is_ours(mountpoint: str, ours: Mounted) -> bool:
+    """Whether our mount is still there; something else may be mounted over it."""
+    return any(one.number == ours.number and one.mountpoint == mountpoint for one in table())
+
+
+def unmount(mountpoint: str) -> None:
+    """Unmount, lazily if it is busy; what is unmounted already is no error."""
+    if os.geteuid() == 0:
+        target = os.fsencode(mountpoint)
+        if _libc.umount2(target, _UMOUNT_NOFOLLOW) != 0 and ctypes.get_errno() == errno.EBUSY:
+            _libc.umount2(target, _UMOUNT_NOFOLLOW | _MNT_DETACH)
+        return
+    program = shutil.which("fusermount3", path=_PATHS)
+    if program is None:
+        return
+    for options in (["-u", "-q"], ["-u", "-q", "-z"]):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(  # noqa: S603 - a fixed program
+                [program, *options, "--", mountpoint],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_FUSERMOUNT_SECONDS,
+                check=False,
+            )
+            if done.returncode == 0:
+                return
+
+
+def abort(ours: Mounted) -> None:
+    """Fail everything that waits on a connection; best effort (fusectl may not be mounted)."""
+    with contextlib.suppress(OSError), open(f"{_CONNECTIONS}/{ours.minor}/abort", "wb", buffering=0) as file:  # noqa: PTH123
+        file.write(b"1")
