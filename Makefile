@@ -1,0 +1,92 @@
+# Every job of CI is one target that runs on a laptop. `make demo` and `make test` install what they need.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BASE_PYTHON ?= python3
+VENV        ?= .venv
+PYTHON      := $(VENV)/bin/python
+SUDO        := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT         := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq
+STAMPS      := .build/stamps
+
+FUSE_PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
+TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux
+DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests
+
+# $(call need,PACKAGES): install those that are missing, and say so.
+define need
+@missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then echo "installing:$$missing"; $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null; fi
+endef
+
+.PHONY: help demo test lint types unit mount sdk debian-12 ci clean needs-fuse needs-test
+
+help:
+	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
+	@echo "make test       lint, types, and the whole suite, with the newest packages and with Debian 12's"
+	@echo "make lint types unit mount sdk debian-12 package boot bench clean"
+
+needs-fuse:
+	$(call need,$(FUSE_PACKAGES))
+
+needs-test:
+	$(call need,$(TEST_PACKAGES))
+
+$(STAMPS)/venv: pyproject.toml | needs-fuse
+	@mkdir -p $(@D)
+	@echo "making $(VENV)"
+	@[ -x $(PYTHON) ] || $(BASE_PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]'
+	@touch $@
+
+$(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test
+	@echo "adding the test tools to $(VENV)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+demo: $(STAMPS)/venv
+	@$(PYTHON) docs/demo.py
+
+test: lint types unit sdk mount debian-12
+
+lint: $(STAMPS)/venv-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+types: $(STAMPS)/venv-test
+	$(VENV)/bin/mypy
+
+unit: $(STAMPS)/venv-test
+	$(PYTHON) -m pytest tests/unit
+
+sdk: $(STAMPS)/venv-test
+	$(PYTHON) -m pytest tests/sdk
+
+mount: $(STAMPS)/venv-test
+	$(PYTHON) -m pytest tests/mount
+
+# Debian 12's own pyfuse3, trio and requests; the test tools come from the index, since apt's are too old.
+DEBIAN_VENV   := .venv-debian
+DEBIAN_PYTHON := $(DEBIAN_VENV)/bin/python
+
+$(STAMPS)/venv-debian: pyproject.toml | needs-test
+	$(call need,$(DEBIAN_PACKAGES))
+	@mkdir -p $(@D)
+	@echo "making $(DEBIAN_VENV) over the system's packages"
+	@[ -x $(DEBIAN_PYTHON) ] || /usr/bin/python3 -m venv --system-site-packages $(DEBIAN_VENV)
+	@$(DEBIAN_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]' 'hypothesis>=6.80' 'pytest>=8' \
+	  'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8'
+	@$(DEBIAN_PYTHON) -c 'import pyfuse3, trio, requests; assert all("dist-packages" in m.__file__ for m in (pyfuse3, trio, requests))'
+	@touch $@
+
+debian-12: $(STAMPS)/venv-debian
+	$(DEBIAN_PYTHON) -m pytest tests/unit tests/mount
+
+ci: test
+
+clean:
+	rm -rf .build $(VENV) $(DEBIAN_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+-include packaging/packaging.mk
+-include benchmarks/bench.mk
