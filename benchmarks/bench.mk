@@ -1,0 +1,8 @@
+# make bench [QUICK=1] [GROUPS="warm cold"]: measures, and writes benchmarks/RESULTS.md and a plot per group.
+# Missing peers (bindfs, rclone, curl, nginx) are installed by apt when run as root, and named as missing else.
+
+.PHONY: bench
+PYTHON ?= .venv/bin/python
+
+bench:
+	PYTHONPATH=src:. $(PYTHON) -m benchmarks $(if $(filter-out 0,$(QUICK)),--quick) $(if $(GROUPS),--groups $(GROUPS))
