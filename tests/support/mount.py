@@ -45,6 +45,25 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) 
         time.sleep(0.01)
 
 
+def run(*command: object, stdin: str | None = None, tries: int = 1) -> str:
+    """Run a program to its end and return what it printed, both streams; its failure fails the test."""
+    words = [str(word) for word in command]
+    for left in range(tries, 0, -1):
+        done = subprocess.run(
+            words,
+            input=None if stdin is None else stdin.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode == 0:
+            return done.stdout.decode()
+        if left > 1:
+            time.sleep(0.1)
+    raise AssertionError(f"{words}: exit status {done.returncode}: {done.stdout}")
+
+
 class Mount:
     """``keyvaultfs mount -f`` as a child process.
 
@@ -91,6 +110,16 @@ class Mount:
         with contextlib.suppress(OSError):
             return os.statvfs(self.where).f_namemax == 127
         return False
+
+    def wait_for(self, name: str, text: str) -> None:
+        """Read a file until it says `text`."""
+
+        def reads() -> bool:
+            with contextlib.suppress(OSError):
+                return (self.where / name).read_text() == text
+            return False
+
+        wait_until(reads, f"{name} to say what it should")
 
     def log(self) -> str:
         """All that it has logged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
@@ -24,6 +25,8 @@ _CHECKED = 16
 _MAGIC = b"kvfsval1"
 _LIVE, _DEAD = 0x4C495645, 0x44454144
 _PAGE = mmap.PAGESIZE
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
+_libc = ctypes.CDLL(None, use_errno=True)
 _SMALLEST = 64 * _PAGE
 _WORTH_COMPACTING = 1 << 20
 
@@ -164,8 +167,14 @@ class ValueStore:
             stored.start += shift
             stored.value_start += shift
         old, old_end = self._base, -(-self._end // _PAGE) * _PAGE
-        self._map.madvise(mmap.MADV_REMOVE, old, old_end - old)  # frees the pages, which read as zeros
+        self._free(old, old_end - old)
         self._base, self._end, self._dead = new_base, position, 0
+
+    def _free(self, start: int, length: int) -> None:
+        """Give pages back; they read as zeros. madvise(2) cannot do it to memory that is locked."""
+        hole = _libc.fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length))
+        if hole != 0:
+            self._map[start : start + length] = bytes(length)
 
     def _grow(self, size: int) -> None:
         if size > len(self._map):

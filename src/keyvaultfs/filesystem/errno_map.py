@@ -81,6 +81,8 @@ def handler(
             if known is None:
                 frames = "".join(traceback.format_tb(exc.__traceback__))
                 LOG.error("bug in %s: %s\n%s", request, type(exc).__name__, frames)  # noqa: TRY400 - no text of exc
+            elif isinstance(exc, errors.KeyVaultFSError):
+                LOG.debug("%s: %s", request, exc.cause)
             code = known or errno.EIO
         finally:
             self.in_flight.discard(scope)

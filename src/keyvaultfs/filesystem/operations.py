@@ -217,8 +217,9 @@ class Operations(pyfuse3.Operations):
         if secret is None:
             return ()  # versions/ itself: any name can be looked up there
         items = await self._cache.versions(secret)
-        placeholder = attributes.base(self._look, inode, 0o100000 | self._look.mode)
-        return tuple((str(item.version).encode(), placeholder) for item in items)
+        return tuple(
+            (item.version.encode(), self._resolver.placeholder(secret, item.version, pinned=True)) for item in items
+        )
 
     async def _names(self) -> AsyncGenerator[tuple[SecretName, ...], None]:
         async for page in self._cache.listing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -93,13 +94,17 @@ class Resolver:
         """What a listing says of a name: the inode that the kernel may hold, or a placeholder that it forgets at once."""
         node = self._table.told.get(name.key)
         if node is None:
-            number = self._table.number(name, "", content.Decoding.RAW)
-            return attributes.base(self._look, number, 0o100000 | self._look.mode), None
+            return self.placeholder(name, ""), None
         entry = self._cache.peek(name)
         left = 0.0
         if entry is not None and node.state is State.CURRENT and self._is_current(node, entry):
             left = entry.expires - trio.current_time()
         return attributes.secret(self._look, node, self._table.content(node), entry_timeout=left), node
+
+    def placeholder(self, name: SecretName, version: str, *, pinned: bool = False) -> pyfuse3.EntryAttributes:
+        """An inode for a listing only: the kernel asks again before it uses it."""
+        number = self._table.number(name, version, content.Decoding.RAW, pinned=pinned)
+        return attributes.base(self._look, number, stat.S_IFREG | self._look.mode)
 
     def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
         """Attributes of an inode; never the network. A superseded one may switch to its name's current version."""
