@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.model import columns
-from benchmarks.statistics import median, ratio, spread
+from benchmarks.stats import median, ratio, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

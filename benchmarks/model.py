@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.statistics import median, ratio
+from benchmarks.stats import median, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
