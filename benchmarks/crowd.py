@@ -1,0 +1,69 @@
+"""Group 4: 256 readers at once."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from benchmarks import peers, readers
+from benchmarks.model import OURS, Group
+from benchmarks.svg import bars
+from tests.support.vault import VaultProcess
+
+if TYPE_CHECKING:
+    from benchmarks.model import Case
+
+READERS = 256
+SECRETS = 1000
+COLD = f"{OURS}, cold"
+_LATENCY_MS = 20
+ABOUT = """
+256 processes read secrets that they choose at random among 1,000, all beginning at once. Cold is a fresh mount and a vault
+of 20 ms latency, 8 reads for each process; warm is the same mount when every value is known, more reads for each process.
+The time of a read is what its process saw; the most requests in flight are counted by the vault.
+"""
+
+
+def _note(case: Case, who: str, found: dict[str, float]) -> None:
+    case.add(who, found["p50"])
+    case.say(who, "p99", f"{found['p99']:,.1f} ms")
+    case.say(who, "reads a second", f"{found['rate']:,.0f}")
+    case.say(who, "readers that failed", f"{found['failed']:.0f}")
+
+
+def run(quick: bool) -> Group:
+    """Measure."""
+    group = Group("crowd", "Crowd", ABOUT)
+    cold = group.case(f"{READERS} readers, cold: a read's time", "ms")
+    warm = group.case(f"{READERS} readers, warm: a read's time", "ms")
+    cold.versus = COLD
+    reads = 50 if quick else 200
+    with contextlib.ExitStack() as stack:
+        vault = stack.enter_context(VaultProcess(latency=_LATENCY_MS / 1e3))
+        names = vault.made_up(SECRETS, size=4, updated=1_700_000_000)
+        below = stack.enter_context(peers.folder())
+        for _ in range(2 if quick else 7):
+            with peers.ours(vault, below / "cold", *peers.LONG) as mount:
+                vault.reset_requests()
+                _note(cold, COLD, readers.run(mount.where, names, READERS, 8))
+                report = vault.report()
+                gets = [entry["name"] for entry in report["requests"] if entry["op"] == "get" and entry["had_token"]]
+                cold.say(COLD, "most in flight", report["max_in_flight"]["vault"])
+                cold.say(COLD, "GETs", len(gets))
+                cold.say(COLD, "of so many secrets", len(set(gets)))
+        mount = stack.enter_context(peers.ours(vault, below / "kv", *peers.LONG))
+        found = stack.enter_context(peers.file_systems(below, names))
+        folders = {who: mount.where if who == OURS else found[who] for who in peers.FILES if who == OURS or who in found}
+        for name in names:
+            for where in folders.values():
+                (where / name).read_bytes()
+        order = list(folders)
+        for number in range(3 if quick else 11):
+            turn = number % len(order)
+            for who in order[turn:] + order[:turn]:
+                _note(warm, who, readers.run(folders[who], names, READERS, reads))
+        warm.samples = {who: warm.samples[who] for who in order}
+    group.plot = bars(
+        "Crowd of 256", [(case.title, "ms", {who: case.median(who) for who in case.samples}) for case in group.cases]
+    )
+    return group

@@ -1,0 +1,170 @@
+"""Group 3: listings of 10 to 10,000 secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from benchmarks import peers
+from benchmarks.model import OURS, Group
+from benchmarks.reader import Reader
+from benchmarks.svg import lines
+from tests.support.vault import VaultProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.model import Case
+
+SIZES = (10, 100, 1000, 10_000)
+COMMANDS = {
+    "ls": ["ls"],
+    "ls -l": ["ls", "-l"],
+    "ls --color": ["ls", "--color=always"],
+    "find": ["find"],
+}
+COLD = f"{OURS}, cold"
+ONE_BY_ONE = "one GET after another"
+_LATENCY_MS = 20
+ABOUT = """
+`ls`, `ls -l`, `ls --color=always` and `find`, each as a process with its output thrown away. Cold is the first command on a
+fresh mount, the vault at 0 ms of latency unless the heading says otherwise; warm is any later one. The peers show the same
+names: bindfs and rclone from tmpfs, the pyfuse3 floor from constants. Beside the time stand the requests to the vault that
+the command caused, as the vault counted them.
+"""
+
+
+def _job(command: list[str], where: Path) -> dict[str, Any]:
+    return {"do": "spawn", "argv": [*command, str(where)], "count": 1}
+
+
+def _asked(vault: VaultProcess) -> str:
+    found = vault.requests(kind="vault")
+    gets = sum(1 for entry in found if entry["op"] == "get")
+    return f"{len(found)} ({gets} of values)"
+
+
+def _cold(vault: VaultProcess, below: Path, case: Case, command: list[str], reader: Reader, rounds: int) -> None:
+    for _ in range(rounds):
+        with peers.ours(vault, below / "cold", *peers.LONG) as mount:
+            _settled(vault)
+            case.add(COLD, reader.each(_job(command, mount.where)) * 1e3)
+            case.say(COLD, "requests", _asked(vault))
+
+
+def _settled(vault: VaultProcess) -> None:
+    """Forget the requests of the mount's own probe, once they are done."""
+    time.sleep(0.3)
+    vault.reset_requests()
+
+
+def _warm(vault: VaultProcess, folders: dict[str, Path], case: Case, command: list[str], reader: Reader, rounds: int) -> None:
+    for where in folders.values():
+        reader.each(_job(command, where))
+    _settled(vault)
+    order = list(folders)
+    for number in range(rounds):
+        turn = number % len(order)
+        for who in order[turn:] + order[:turn]:
+            case.add(who, reader.each(_job(command, folders[who])) * 1e3)
+    case.say(OURS, "requests", _asked(vault))
+
+
+def _skipped(size: int, name: str, quick: bool) -> bool:
+    """10,000 values one after another are nothing for a quick look."""
+    return quick and size == SIZES[-1] and name != "ls"
+
+
+def _size(size: int, quick: bool, cases: dict[str, Case]) -> None:
+    """All commands on one vault of `size` secrets."""
+    with contextlib.ExitStack() as stack:
+        vault = stack.enter_context(VaultProcess())
+        names = vault.made_up(size, size=8, updated=1_700_000_000)
+        below = stack.enter_context(peers.folder())
+        reader = stack.enter_context(Reader())
+        many = size >= 1000
+        for name, command in COMMANDS.items():
+            if not _skipped(size, name, quick):
+                _cold(vault, below, cases[name], command, reader, (1 if many else 2) if quick else (3 if many else 7))
+        mount = stack.enter_context(peers.ours(vault, below / "kv", *peers.LONG))
+        found = stack.enter_context(peers.file_systems(below, names))
+        folders = {who: mount.where if who == OURS else found[who] for who in peers.FILES if who == OURS or who in found}
+        for name, command in COMMANDS.items():
+            if not _skipped(size, name, quick):
+                _warm(vault, folders, cases[name], command, reader, 5 if quick else 15)
+
+
+def _one_by_one(group: Group, quick: bool) -> None:
+    """Cold `ls -l` of 1,000 at 20 ms, against one GET after another on one connection."""
+    size = 1000
+    case = group.case(f"ls -l of {size:,}, {_LATENCY_MS} ms latency", "ms")
+    with contextlib.ExitStack() as stack:
+        vault = stack.enter_context(VaultProcess(latency=_LATENCY_MS / 1e3))
+        names = vault.made_up(size, size=8, updated=1_700_000_000)
+        below = stack.enter_context(peers.folder())
+        reader = stack.enter_context(Reader())
+        for _ in range(1 if quick else 3):
+            with peers.ours(vault, below / "kv", *peers.LONG) as mount:
+                _settled(vault)
+                case.add(COLD, reader.each(_job(COMMANDS["ls -l"], mount.where)) * 1e3)
+                case.say(COLD, "requests", _asked(vault))
+                _settled(vault)
+                case.add(OURS, reader.each(_job(COMMANDS["ls -l"], mount.where)) * 1e3)
+                case.say(OURS, "requests", _asked(vault))
+                warm = len(vault.requests())
+            case.add(ONE_BY_ONE, _gets(vault, names))
+            case.say(ONE_BY_ONE, "requests", _asked(vault))
+    group.at_most(f"cold ls -l of {size:,}, {_LATENCY_MS} ms: of one GET after another", case.ratio(COLD, ONE_BY_ONE), 1 / 8)
+    group.at_most(f"warm ls -l of {size:,}: requests", warm, 0, "requests")
+
+
+def _gets(vault: VaultProcess, names: list[str]) -> float:
+    """Milliseconds for all the values, on one connection that is kept alive."""
+    with requests.Session() as session:
+        session.trust_env = False
+        where = f"{vault.imds}/metadata/identity/oauth2/token"
+        wanted = {"api-version": "2018-02-01", "resource": vault.resource}
+        token = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10).json()["access_token"]
+        session.headers["Authorization"] = f"Bearer {token}"
+        session.verify = vault.ca_file
+        vault.reset_requests()
+        begin = time.perf_counter()
+        for name in names:
+            session.get(f"{vault.url}/secrets/{name}?api-version=7.4", timeout=10).raise_for_status()
+        return (time.perf_counter() - begin) * 1e3
+
+
+def run(quick: bool) -> Group:
+    """Measure."""
+    group = Group("listings", "Listings", ABOUT)
+    by_size = {size: {name: group.case(f"{name}, {size:,} secrets", "ms") for name in COMMANDS} for size in SIZES}
+    for size in SIZES:
+        _size(size, quick, by_size[size])
+    for size in SIZES:
+        for case in by_size[size].values():
+            if COLD in case.samples:
+                case.samples[COLD] = case.samples.pop(COLD)
+    most, fewer = by_size[SIZES[-1]]["ls"], by_size[SIZES[1]]["ls"]
+    if most.has(peers.BINDFS):
+        group.at_most("ls of 10,000 warm names: of bindfs", most.ratio(OURS, peers.BINDFS), 3)
+    group.at_most("ls warm, 10,000 secrets: of the time of 100", most.median(OURS) / fewer.median(OURS), 110)
+    group.at_most("ls cold, 10,000 secrets: of the time of 100", most.median(COLD) / fewer.median(COLD), 110)
+    long, short = by_size[SIZES[-1]]["ls -l"], by_size[SIZES[1]]["ls -l"]
+    if long.has(OURS, COLD):
+        group.at_most("ls -l warm, 10,000 secrets: of the time of 100", long.median(OURS) / short.median(OURS), 110)
+        group.at_most("ls -l cold, 10,000 secrets: of the time of 100", long.median(COLD) / short.median(COLD), 110)
+    else:
+        group.notes.append("Left out with `QUICK=1`: `ls -l`, `ls --color` and `find` of 10,000.")
+    _one_by_one(group, quick)
+    series: dict[str, list[tuple[float, float]]] = {}
+    for size, cases in by_size.items():
+        for name in ("ls", "ls -l"):
+            for who in (OURS, COLD, peers.BINDFS, peers.RCLONE):
+                if cases[name].has(who):
+                    said = who.replace(OURS, f"{OURS}, warm") if who == OURS else who
+                    series.setdefault(f"{name}: {said}", []).append((float(size), cases[name].median(who)))
+    group.plot = lines("Listings", "secrets", "ms", series)
+    return group

@@ -1,0 +1,76 @@
+"""A crowd of readers: ``python -m benchmarks.readers FOLDER NAMES READERS READS``; prints JSON.
+
+Forked, so that no interpreter lock stands between them; they begin together, and each read is timed into shared memory.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reader import read_file
+from benchmarks.stats import quantile
+
+_DOUBLE = struct.Struct("d")
+
+
+def _reader(folder: str, names: list[str], reads: int, number: int, memory: mmap.mmap, gate: int) -> None:
+    """One of the crowd: waits until the gate's other end is closed, then reads."""
+    order = random.Random(number).choices(names, k=reads)
+    os.read(gate, 1)
+    place = number * reads * _DOUBLE.size
+    for name in order:
+        begin = time.perf_counter()
+        read_file(folder + name)
+        _DOUBLE.pack_into(memory, place, time.perf_counter() - begin)
+        place += _DOUBLE.size
+
+
+def crowd(folder: str, names: list[str], readers: int, reads: int) -> dict[str, float]:
+    """Throughput in reads per second, p50 and p99 in milliseconds, and how many readers failed."""
+    memory = mmap.mmap(-1, readers * reads * _DOUBLE.size)
+    gate, opener = os.pipe()
+    children = []
+    for number in range(readers):
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                os.close(opener)
+                _reader(folder, names, reads, number, memory, gate)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    begin = time.perf_counter()
+    os.close(opener)
+    failed = sum(1 for child in children if os.waitpid(child, 0)[1] != 0)
+    took = time.perf_counter() - begin
+    os.close(gate)
+    times = [time for (time,) in _DOUBLE.iter_unpack(memory)]
+    rate = readers * reads / took
+    return {"rate": rate, "p50": quantile(times, 0.5) * 1e3, "p99": quantile(times, 0.99) * 1e3, "failed": failed}
+
+
+def run(folder: Path, names: list[str], readers: int, reads: int) -> dict[str, float]:
+    """The crowd in a process of its own: forks of a small one are cheap."""
+    words = [str(folder) + "/", str(len(names)), str(readers), str(reads)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.readers", *words], check=True, capture_output=True, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    _folder, _names, _readers, _reads = sys.argv[1:]
+    _width = len(str(int(_names) - 1))
+    _all = [f"s{number:0{_width}}" for number in range(int(_names))]
+    print(json.dumps(crowd(_folder, _all, int(_readers), int(_reads))))
