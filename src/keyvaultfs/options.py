@@ -191,7 +191,10 @@ class Settings:
     list_ttl: float = _option(seconds, 60.0, "SECONDS", "the same for a directory listing")
     negative_ttl: float = _option(seconds, 5.0, "SECONDS", 'how long "no such secret" is remembered')
     max_stale: float = _option(
-        seconds, 86400.0, "SECONDS", "how long past ttl the last value is served while nobody answers; 0: never"
+        seconds,
+        86400.0,
+        "SECONDS",
+        "how long past ttl the last value is served while nobody answers; 0: never",
     )
     max_cache: int = _option(size, 64 << 20, "SIZE", "how much memory cached values may take")
     timeout: float = _option(positive_seconds, 10.0, "SECONDS", "how long a program may have to wait")
@@ -201,7 +204,9 @@ class Settings:
     msi_res_id: str | None = _option(text, None, "ID", "the user-assigned identity with this resource id")
     auth: str = _option(auth, "imds", "HOW", "imds, or azure-identity (the library of that name)")
     imds_endpoint: str = _option(url, DEFAULT_IMDS, "URL", "base URL of the token endpoint")
-    resource: str | None = _option(resource, None, "URL", "whom tokens are for, where the vault's name does not tell")
+    resource: str | None = _option(
+        resource, None, "URL", "whom tokens are for, where the vault's name does not tell"
+    )
     api_version: str = _option(api_version, "7.4", "VERSION", "of the vault's interface")
     ca_file: str | None = _option(existing_file, None, "FILE", "authorities to trust instead of the system's")
     https_proxy: str | None = _option(url, None, "URL", "proxy for the vault; never for the token endpoint")
@@ -232,7 +237,9 @@ def _rows() -> tuple[Option, ...]:
 OPTIONS = _rows()
 BY_NAME = {option.name: option for option in OPTIONS}
 
-_LATER = {"audit": "audit= is not there yet in this version; the kernel's audit subsystem can watch the mount point"}
+_LATER = {
+    "audit": "audit= is not there yet in this version; the kernel's audit subsystem can watch the mount point"
+}
 
 _CONTEXTS = {"context", "fscontext", "defcontext", "rootcontext"}
 _GENERIC = frozenset(
@@ -301,7 +308,9 @@ def parse(texts: Iterable[str]) -> Parsed:
                 raise UsageError(f"option {option.name} wants {option.unit}: {option.help}")
             checked = value_of(option, value)
             own[option.name] = checked if option.parse is existing_file else value
-    notes = ("mounted read-only: a vault cannot be written through this file system",) if "rw" in words else ()
+    notes = (
+        ("mounted read-only: a vault cannot be written through this file system",) if "rw" in words else ()
+    )
     return Parsed(own, tuple(generic), frozenset(words), notes)
 
 
@@ -340,7 +349,9 @@ def settings(own: Mapping[str, str]) -> Settings:
         UsageError: a value that an option cannot have, or options that exclude each other.
     """
     found = Settings(**{name: value_of(resolve(name), raw) for name, raw in own.items()})
-    identities = [name for name in ("client_id", "object_id", "msi_res_id") if getattr(found, name) is not None]
+    identities = [
+        name for name in ("client_id", "object_id", "msi_res_id") if getattr(found, name) is not None
+    ]
     if len(identities) > 1:
         raise UsageError(f"{' and '.join(identities)} exclude each other: name the identity in one way")
     return found

@@ -66,7 +66,9 @@ class ImdsSource:
             return self._token(answer)
         if answer.status == 400:
             code = _word(_object(answer.body).get("error"))
-            raise Refused(f"Identity-{code or '400'}", _HINTS.get(code, "the identity endpoint refused the request"))
+            raise Refused(
+                f"Identity-{code or '400'}", _HINTS.get(code, "the identity endpoint refused the request")
+            )
         if answer.status in {404, 410, 429} or answer.status >= 500:
             wish = retry.retry_after(answer.headers, self._wall())
             raise Unavailable(f"Identity-{answer.status}", retry_after=wish)

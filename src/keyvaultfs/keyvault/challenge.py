@@ -40,7 +40,9 @@ def verify(header: str, origin: Origin) -> None:
     named = resource(header).lower()
     if origin.exact:
         if named != origin.resource.lower().rstrip("/"):
-            raise BadAnswer("ForeignChallenge", "the vault wants tokens for another resource than the option says")
+            raise BadAnswer(
+                "ForeignChallenge", "the vault wants tokens for another resource than the option says"
+            )
         return
     if not _authority(origin.base_url).endswith("." + _authority(named)):
         raise BadAnswer("ForeignChallenge", "the vault's challenge names a domain that is not the vault's")

@@ -162,14 +162,18 @@ class KeyVaultClient:
             raise Refused("Unauthorized", "the vault rejects the identity's new token too")
         newer = await self._token.rejected(token)
         if newer is None:
-            raise Unavailable("TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one")
+            raise Unavailable(
+                "TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one"
+            )
         return newer
 
     def _failure(self, answer: Answer) -> Exception:
         """What an answer that is neither 200 nor 401 means (PROTOCOL §5)."""
         status = answer.status
         if status in retry.TRANSIENT:
-            return Unavailable(f"Answer-{status}", retry_after=retry.retry_after(answer.headers, self._wall()))
+            return Unavailable(
+                f"Answer-{status}", retry_after=retry.retry_after(answer.headers, self._wall())
+            )
         found = wire.error(answer.body)
         if found is None:
             return BadAnswer(f"Answer-{status}", "the answer is not Key Vault's: is a proxy in between?")

@@ -43,18 +43,34 @@ class Origin:
         """
         if "://" not in vault and "/" not in vault:
             if "." in vault:
-                return cls.parse(f"https://{vault}", allow_http_loopback=allow_http_loopback, resource=resource)
+                return cls.parse(
+                    f"https://{vault}", allow_http_loopback=allow_http_loopback, resource=resource
+                )
             if not _VAULT_NAME.fullmatch(vault):
-                raise UsageError(f"{vault!r} is no vault name: 3 to 24 letters, digits and '-'; or give its https:// URL")
-            return cls("https", f"{vault.lower()}.{CLOUDS[0]}", 443, resource or f"https://{CLOUDS[0]}", bool(resource))
+                raise UsageError(
+                    f"{vault!r} is no vault name: 3 to 24 letters, digits and '-'; or give its https:// URL"
+                )
+            return cls(
+                "https",
+                f"{vault.lower()}.{CLOUDS[0]}",
+                443,
+                resource or f"https://{CLOUDS[0]}",
+                bool(resource),
+            )
         scheme, host, port = _parts(vault)
         if scheme == "http" and not (allow_http_loopback and _loopback(host)):
-            raise UsageError(f"{vault}: a token would go in clear text; use https:// (or allow_http_loopback on loopback)")
+            raise UsageError(
+                f"{vault}: a token would go in clear text; use https:// (or allow_http_loopback on loopback)"
+            )
         if host.endswith(_PRIVATE_ALIAS):
             name = host.removesuffix(_PRIVATE_ALIAS)
-            raise UsageError(f"{vault}: use the vault's public name, https://{name}.{CLOUDS[0]}; DNS leads it to the link")
+            raise UsageError(
+                f"{vault}: use the vault's public name, https://{name}.{CLOUDS[0]}; DNS leads it to the link"
+            )
         if host.endswith(_MANAGED_HSM):
-            raise UsageError(f"{vault} is a Managed HSM, which holds keys only: there are no secrets to mount")
+            raise UsageError(
+                f"{vault} is a Managed HSM, which holds keys only: there are no secrets to mount"
+            )
         cloud = next((suffix for suffix in CLOUDS if host.endswith("." + suffix)), None)
         if resource is None and cloud is None:
             raise UsageError(
@@ -77,7 +93,11 @@ class Origin:
         except ValueError:
             return False
         plain = parts.username is None and parts.password is None and url.isascii() and url.isprintable()
-        return plain and "\\" not in url and (parts.scheme, parts.hostname, port) == (self.scheme, self.host, self.port)
+        return (
+            plain
+            and "\\" not in url
+            and (parts.scheme, parts.hostname, port) == (self.scheme, self.host, self.port)
+        )
 
 
 def _parts(vault: str) -> tuple[str, str, int]:
@@ -89,7 +109,9 @@ def _parts(vault: str) -> tuple[str, str, int]:
     if parts.scheme not in _PORTS or not host or not re.fullmatch(r"[0-9a-z.:_-]+", host):
         raise UsageError(f"{vault!r} is neither a vault's name nor an https:// URL")
     if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username is not None:
-        raise UsageError(f"{vault!r}: the vault's URL alone, such as {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+        raise UsageError(
+            f"{vault!r}: the vault's URL alone, such as {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        )
     return parts.scheme, host, port or _PORTS[parts.scheme]
 
 

@@ -53,7 +53,9 @@ def decode(body: bytes) -> dict[str, Any]:
     return data
 
 
-def secret(body: bytes, asked: SecretName, version: Version | None, *, answered: float | None = None) -> Secret:
+def secret(
+    body: bytes, asked: SecretName, version: Version | None, *, answered: float | None = None
+) -> Secret:
     """The answer to a get.
 
     Args:
@@ -67,7 +69,12 @@ def secret(body: bytes, asked: SecretName, version: Version | None, *, answered:
     data = decode(body)
     value = data.get("value")
     name, found = _identifier(data.get("id"))
-    if not isinstance(value, str) or found is None or name != asked or (version is not None and found != version):
+    if (
+        not isinstance(value, str)
+        or found is None
+        or name != asked
+        or (version is not None and found != version)
+    ):
         raise BadAnswer("NotTheSecret")
     try:
         raw = value.encode("utf-8")

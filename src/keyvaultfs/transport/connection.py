@@ -210,7 +210,9 @@ class Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002
         """Called by requests 2.32 and later, which would add the same."""
         parts = urlsplit(request.url)
-        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {"cert_reqs": "CERT_REQUIRED"}
+        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {
+            "cert_reqs": "CERT_REQUIRED"
+        }
 
 
 class _NoCookies(DefaultCookiePolicy):

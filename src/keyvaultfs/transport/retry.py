@@ -20,7 +20,9 @@ _LONGEST_WISH = 3600.0
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
 
 
-def pause(attempt: int, rng: random.Random, *, first: float = _FIRST_SECONDS, longest: float = _LONGEST_SECONDS) -> float:
+def pause(
+    attempt: int, rng: random.Random, *, first: float = _FIRST_SECONDS, longest: float = _LONGEST_SECONDS
+) -> float:
     """Seconds to wait after the `attempt`-th failure (from 0): exponential, with full jitter."""
     return rng.uniform(0, min(longest, first * 2 ** min(attempt, 30)))
 

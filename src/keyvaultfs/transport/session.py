@@ -90,7 +90,9 @@ class Transport:
         self._lock = threading.Lock()
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
-        self._session = connection.session(context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy)
+        self._session = connection.session(
+            context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy
+        )
 
     async def get(
         self, url: str, headers: Mapping[str, str], *, token: SecretValue | None = None, probe: bool = False
@@ -114,7 +116,9 @@ class Transport:
             failure: Unavailable | None = None
             answer: Answer | None = None
             try:
-                answer = await self._attempt(url, headers, token, self._probe_limiter if probe else self._limiter)
+                answer = await self._attempt(
+                    url, headers, token, self._probe_limiter if probe else self._limiter
+                )
             except BadAnswer:
                 self.throttle.answered()
                 raise
@@ -195,7 +199,12 @@ class Transport:
         attempt = connection.Attempt(end, self._count_stuck)
         started.append(attempt)
         self._count_in_flight(1)
-        sent = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        sent = {
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **headers,
+        }
         if token is not None:
             sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
         try:
@@ -246,7 +255,11 @@ def _cause(exc: BaseException, attempt: connection.Attempt) -> str:
     for _ in range(8):
         inner = getattr(seen, "reason", None)
         args = seen.args if seen is not None else ()
-        seen = inner if isinstance(inner, BaseException) else next((a for a in args if isinstance(a, BaseException)), None)
+        seen = (
+            inner
+            if isinstance(inner, BaseException)
+            else next((a for a in args if isinstance(a, BaseException)), None)
+        )
         if seen is None:
             break
         names.append(type(seen).__name__)
