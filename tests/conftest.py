@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +18,6 @@ from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", deadline=None)
@@ -43,12 +45,14 @@ def vault() -> Iterator[VaultProcess]:
 
 
 @pytest.fixture
-def mount(tmp_path: Path, vault: VaultProcess) -> Iterator[Callable[..., Mount]]:
+def mount(vault: VaultProcess) -> Iterator[Callable[..., Mount]]:
     """Mounts the vault; every mount is gone after the test, and one that is still busy fails it."""
     mounts: list[Mount] = []
+    folder = Path(tempfile.mkdtemp(prefix="keyvaultfs-test-"))
+    folder.chmod(0o755)  # pytest's own folders are root's alone
 
     def start(*options: str, **kwargs: object) -> Mount:
-        where = tmp_path / f"kv{len(mounts)}"
+        where = folder / f"kv{len(mounts)}"
         where.mkdir()
         one = Mount(vault, where, options, **kwargs)  # type: ignore[arg-type]
         mounts.append(one)
@@ -62,4 +66,5 @@ def mount(tmp_path: Path, vault: VaultProcess) -> Iterator[Callable[..., Mount]]
     finally:
         for one in mounts:
             one.destroy()
-        assert not mounts_below(tmp_path), "a mount was left behind"
+        assert not mounts_below(folder), "a mount was left behind"
+        shutil.rmtree(folder)

@@ -121,6 +121,10 @@ class Mount:
 
         wait_until(reads, f"{name} to say what it should")
 
+    def says(self, text: str) -> None:
+        """Wait for a text in its log."""
+        wait_until(lambda: text in self.log(), f"{text!r} in the log")
+
     def log(self) -> str:
         """All that it has logged."""
         position = self._log.tell()

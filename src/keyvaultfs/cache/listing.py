@@ -51,11 +51,12 @@ class Listing:
                 if page is None:
                     self.complete = True
                     break
-                fresh = tuple(item for item in page if item.name.key not in self.positions)
-                for item in fresh:
-                    self.positions[item.name.key] = len(self.items)
-                    self.items.append(item)
-                on_page(fresh, sent)
+                first = len(self.items)
+                for item in page:
+                    if item.name.key not in self.positions:
+                        self.positions[item.name.key] = len(self.items)
+                        self.items.append(item)
+                on_page(tuple(self.items[first:]), sent)
                 self._stir()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self.failure = exc.with_traceback(None)

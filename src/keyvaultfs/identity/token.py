@@ -45,7 +45,7 @@ class AccessToken:
         return "<AccessToken>"
 
     def due(self) -> float:
-        """When it is to be renewed: at half its life if that is long, and always with some minutes in hand."""
+        """When it is to be renewed: at half its life if that is long, always with some minutes in hand."""
         life = self.expires - self.obtained
         if life >= _HALF_LIFE_FROM_SECONDS:
             return self.obtained + life / 2
@@ -157,7 +157,6 @@ class SharedToken:
                 await trio.sleep(max(0.1, pause, min(60.0, wish or 0.0)))
 
     async def _renew(self) -> bool:
-        self._wanted = trio.Event()
         self._metrics.requests += 1
         try:
             with trio.fail_after(self._attempt_seconds):
@@ -171,6 +170,7 @@ class SharedToken:
         else:
             self._failure = self._refusal = None
             self._causes.end(_CAUSE)
+        self._wanted = trio.Event()  # who asked meanwhile has his answer
         settled, self._settled = self._settled, trio.Event()
         settled.set()
         return self._failure is None

@@ -1,4 +1,4 @@
-"""JSON of Key Vault -> model. Whatever is odd becomes `BadAnswer`, and is never quoted (PROTOCOL §3 to §5)."""
+"""JSON of Key Vault -> model. Whatever is odd becomes `BadAnswer` and is never quoted (PROTOCOL §3 to §5)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AKV = re.compile("AKV[0-9]{5}")
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What may be known of an error: `code` and `inner` are the vault's words, `akv` the number in its message."""
+    """What may be known of an error: the vault's words `code` and `inner`, and the number in its message."""
 
     code: str
     inner: str
@@ -59,6 +59,7 @@ def secret(
     """The answer to a get.
 
     Args:
+        body: JSON.
         asked: the name of the request; the answer's may differ in case.
         version: the version of the request, or None for the current one.
         answered: the vault's clock when it answered, Unix seconds, if it said so.
@@ -149,11 +150,12 @@ def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _identifier(found: object) -> tuple[SecretName, Version | None]:
-    if not isinstance(found, str) or len(found) > _LONGEST_WORD:
+    # urlsplit would drop tabs and newlines.
+    if not isinstance(found, str) or len(found) > _LONGEST_WORD or not (found.isascii() and found.isprintable()):
         raise BadAnswer("NotAnIdentifier")
     try:
         parts = urlsplit(found).path.split("/")
-        if len(parts) not in {3, 4} or parts[:2] != ["", "secrets"] or parts[2] not in found:
+        if len(parts) not in {3, 4} or parts[:2] != ["", "secrets"]:
             raise BadAnswer("NotAnIdentifier")
         version = model.version(parts[3].lower()) if len(parts) == 4 and parts[3] else None
         return SecretName(parts[2]), version
