@@ -41,7 +41,8 @@ def test_one_hanging_name_delays_no_other_cold_name_nor_ls(vault: VaultProcess, 
         wait_until(lambda: bool(vault.requests("get", "hangs")), "the look-up to hang")
         # If either waited for the hanging one, it would be answered by then.
         assert (kv / "cold-a").read_text() == "cold-a"
-        assert sorted(os.listdir(kv.where)) == ["cold-a", "cold-b", "hangs"]
+        with os.scandir(kv.where) as entries:
+            assert {next(entries).name, next(entries).name} == {"cold-a", "cold-b"}
         assert (kv / "cold-b").read_text() == "cold-b"
         assert waiting.poll() is None, kv.log()
     finally:

@@ -155,6 +155,17 @@ class Mount:
                     return int(child)
         raise AssertionError("there is no worker")
 
+    def has_worker(self) -> bool:
+        """Whether a worker serves."""
+        try:
+            return self.status()["worker"] == self.worker()
+        except (OSError, AssertionError):
+            return False
+
+    def environment(self) -> dict[str, str]:
+        """For children."""
+        return environment()
+
     def stop(self) -> None:
         """Unmount as a user would; a busy mount fails: somebody leaked a descriptor."""
         if self._process is None or self._process.poll() is not None:

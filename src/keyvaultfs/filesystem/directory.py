@@ -63,8 +63,10 @@ class OpenDirectory:
         return self._names[position]
 
     def ready(self, position: int) -> bool:
-        """Whether `at` would answer without waiting."""
-        return self._complete or position < len(self._names)
+        """Whether the name there may go out with those before it: it is known, and the kernel need not wait for it."""
+        if position < len(self._names):
+            return not self._waiting(self._names[position])
+        return self._complete
 
     def cookie(self, position: int) -> int:
         """What the kernel says to go on behind the name at a position."""
