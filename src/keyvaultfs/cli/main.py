@@ -41,8 +41,12 @@ def _default(option: options.Option) -> str:
     return f" (default {option.default:g})" if isinstance(option.default, float) else f" (default {option.default})"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; completion is made from it."""
+def parser(*, dev: bool = True) -> argparse.ArgumentParser:
+    """The whole command line; completion is made from it.
+
+    Args:
+        dev: with the options of ``dev``, which load a web server: not for the process that holds a mount.
+    """
     whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
     whole.add_argument("--version", action="version", version=f"keyvaultfs {package_version()}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -70,8 +74,9 @@ def parser() -> argparse.ArgumentParser:
     refresh.add_argument("mountpoint", metavar="MOUNTPOINT")
     refresh.set_defaults(run=_refresh)
 
-    dev = commands.add_parser("dev", help="run a vault on loopback, to try things without Azure")
-    _add_dev(dev)
+    embedded = commands.add_parser("dev", help="run a vault on loopback, to try things without Azure")
+    if dev:
+        _add_dev(embedded)
     return whole
 
 
@@ -204,7 +209,8 @@ def guarded(run: Callable[[], int], *, usage: int, failed: int, program: str) ->
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``keyvaultfs``."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser(dev="dev" in words[:1]).parse_args(words)
     run: Callable[[argparse.Namespace], int] = args.run
     return guarded(lambda: run(args), usage=USAGE, failed=FAILED, program="keyvaultfs")
 

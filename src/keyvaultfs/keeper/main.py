@@ -84,7 +84,7 @@ class Keeper:
             raise
         self.notifier.send("STOPPING=1")
         self._end_mount(abort=self._exit != 0)
-        if self._stop:
+        if self._mounted is None:
             self.sink.say(_ERR if self._exit else _INFO, self._stop)
         self._tell_mounted(self._exit, self._stop)
         return self._exit
@@ -278,6 +278,8 @@ class Keeper:
         """The mount table changed: was it this mount? A lazy unmount lets the connection live until the last close."""
         if changed and not self._gone:
             self._gone = not mounting.is_ours(self.launch.mountpoint, self._connection)
+            if self._gone and self.worker is not None:
+                self.worker.channel.send("unmounted")
         if self._gone or changed:
             poll = select.poll()
             poll.register(self.device, 0)
@@ -337,7 +339,7 @@ def run(launch: Launch) -> int:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if launch.foreground:
-        return _serve(launch, lambda code, words: _say(words) if code == 0 and words else None)
+        return _serve(launch, lambda _, words: _say(words) if words else None)
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -372,8 +374,6 @@ def _serve(launch: Launch, mounted: Callable[[int, str], None]) -> int:
         return Keeper(launch, config.settings(launch), mounted).run()
     except (KeyVaultFSError, OSError) as exc:
         words = str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"
-        if launch.foreground:
-            _say(words)
         mounted(1, words)
         return 1
 

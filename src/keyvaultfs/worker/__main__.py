@@ -40,12 +40,11 @@ def main() -> int:
         log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
         from keyvaultfs import config
         from keyvaultfs.worker import privileges
-
-        # The configuration may be readable by root alone.
-        settings = config.settings(charge.launch)
-        in_force = privileges.drop(settings.run_as)
         from keyvaultfs.worker.main import serve
 
+        # The configuration may be readable by root alone, and so may the folder in which this code is installed.
+        settings = config.settings(charge.launch)
+        in_force = privileges.drop(settings.run_as)
         return serve(charge, settings, in_force, channel)
     except Exception as exc:  # noqa: BLE001 - the last words of this process; an exception's text may quote a value
         from keyvaultfs.errors import KeyVaultFSError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - name resolution would look for it when files can no longer be read
 import fnmatch
 import os
 import platform
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _MAX_TASKS = 4096
 """pyfuse3's default of 99 stops everything at the 99th hanging look-up; thousands cost nothing (tried)."""
 
+_VERSION = package_version()
 _FOR_READERS = 2
 """Requests that background work leaves to programs that wait."""
 
@@ -165,7 +167,7 @@ class Worker:
     def status(self) -> dict[str, Any]:
         """What the file ``status`` shows; never a value."""
         return {
-            "version": package_version(),
+            "version": _VERSION,
             "vault": self.chain.origin.base_url,
             "mountpoint": self.charge.launch.mountpoint,
             "keeper": self.charge.keeper,
@@ -198,6 +200,8 @@ class Worker:
                 break
             if message is None:
                 await trio.lowlevel.wait_readable(self.channel.sock)
+            elif message["kind"] == "unmounted":
+                self._fail_waiting()
             elif message["kind"] == "go":
                 self._go.set()
             elif message["kind"] == "retire":
@@ -210,11 +214,15 @@ class Worker:
         """Take no more requests; a successor has those that are not answered sent again, so they are left alone."""
         with trio.move_on_after(_FAREWELL_SECONDS):
             if not self._retired.is_set() and self._go.is_set():
-                for scope in tuple(self.operations.in_flight):
-                    scope.cancel()
+                self._fail_waiting()
             while self._fd >= 0 and self.operations.in_flight:
                 trio.lowlevel.notify_closing(self._fd)
                 await trio.sleep(0.01)
+
+    def _fail_waiting(self) -> None:
+        """Answer what waits for the network with EIO: a process that waits on FUSE cannot be killed."""
+        for scope in tuple(self.operations.in_flight):
+            scope.cancel()
 
     async def _heartbeat(self) -> None:
         while True:

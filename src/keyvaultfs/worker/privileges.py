@@ -72,7 +72,6 @@ def _become(run_as: str | None, notes: list[str]) -> None:
         notes.append(f"the worker stays root: there is no user {DEFAULT_USER!r}; create it or name one with run_as=")
         return
     if user.pw_uid == 0:
-        notes.append("the worker stays root: run_as says so")
         return
     with contextlib.suppress(OSError):  # as in a container without CAP_SETPCAP
         for capability in range(_LAST_CAPABILITY + 1):
