@@ -112,20 +112,25 @@ def shared_memory() -> str:
     return "/dev/shm"
 
 
+def commands(below: Path, memory: Path, count: int) -> dict[str, list[str]]:
+    """What starts the file systems that are installed, but for ours; each mounts on a folder of `below`."""
+    made = {FLOOR: [sys.executable, "-m", "benchmarks.floor", str(below / "pyfuse3"), str(count)]}
+    if bindfs := program("bindfs"):
+        made[BINDFS] = [bindfs, "-f", "-r", str(memory), str(below / "bindfs")]
+    if rclone := program("rclone"):
+        options = ["--read-only", "--config", os.devnull]
+        made[RCLONE] = [rclone, "mount", *options, str(memory), str(below / "rclone")]
+    return made
+
+
 @contextlib.contextmanager
 def file_systems(below: Path, names: list[str]) -> Iterator[dict[str, Path]]:
     """All but ours, those that are installed; each shows the same names."""
     with contextlib.ExitStack() as stack:
         memory = stack.enter_context(folder(shared_memory()))
         found = {TMPFS: tmpfs_files(memory, names)}
-        floor = [sys.executable, "-m", "benchmarks.floor", str(below / "floor"), str(len(names))]
-        found[FLOOR] = stack.enter_context(mounted(floor, below / "floor", FLOOR))
-        if bindfs := program("bindfs"):
-            command = [bindfs, "-f", "-r", str(memory), str(below / "bindfs")]
-            found[BINDFS] = stack.enter_context(mounted(command, below / "bindfs", BINDFS))
-        if rclone := program("rclone"):
-            command = [rclone, "mount", "--read-only", "--config", os.devnull, str(memory), str(below / "rclone")]
-            found[RCLONE] = stack.enter_context(mounted(command, below / "rclone", RCLONE))
+        for who, command in commands(below, memory, len(names)).items():
+            found[who] = stack.enter_context(mounted(command, below / who.split()[0], who))
         yield found
 
 

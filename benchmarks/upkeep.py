@@ -1,0 +1,145 @@
+"""Group 5: what it costs while nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import requests
+
+from benchmarks import peers, processes
+from benchmarks.model import OURS, Group
+from benchmarks.svg import bars
+from tests.support.vault import VaultProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.mount import Mount
+
+DEFAULT_TTL = 300.0
+POLL_SECONDS = 120.0
+POLLING = "polling each value"
+_SIZES = (100, 1000)
+_LATENCY_MS = 20
+_CHANGES = 3
+ABOUT = """
+Values in use are opened again and again, more than once in each `ttl`. An hour at the default `ttl` of 300 s is too long for
+a benchmark, so a shorter `ttl` (in the table) is measured for some of its lengths, after the first, and the requests are
+scaled to it; while it is measured, three secrets are rotated in the vault. Polling each value is what the Secrets Store CSI
+driver does, each 120 s when rotation is on: one round is made, and the vault's count is scaled. Processor time is of keeper
+and worker together, with nobody reading, at the default `ttl`. The vault waits 20 ms before each answer.
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a time of use cost."""
+
+    seconds: float
+    pages: int
+    gets: int
+    ttls: float
+
+    @property
+    def hourly(self) -> float:
+        """Requests in an hour at the default time-to-live."""
+        return (self.pages + self.gets) / self.ttls * 3600 / DEFAULT_TTL
+
+
+def _use(where: Path, names: list[str], seconds: float, interval: float) -> None:
+    """Open and read all of them each `interval`, for so long."""
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        for name in names:
+            (where / name).read_bytes()
+        time.sleep(max(0.0, min(now + interval, end) - time.monotonic()))
+
+
+def _in_use(size: int, ttl: float, ttls: int) -> Window:
+    with contextlib.ExitStack() as stack:
+        vault = stack.enter_context(VaultProcess(latency=_LATENCY_MS / 1e3))
+        names = vault.made_up(size, size=32, updated=1_700_000_000)
+        below = stack.enter_context(peers.folder())
+        mount = stack.enter_context(peers.ours(vault, below / "kv", f"ttl={ttl}", f"list_ttl={ttl}"))
+        begin = time.monotonic()
+        _use(mount.where, names, 0.1, 0.1)  # the first, cold time
+        _use(mount.where, names, max(0.0, 2 * ttl - (time.monotonic() - begin)), ttl / 4)
+        vault.reset_requests()
+        begin = time.monotonic()
+        _use(mount.where, names, ttl * 0.4, ttl / 4)
+        for name in names[:_CHANGES]:
+            vault.rotate(name, "another", updated=int(time.time()) - 60)
+        _use(mount.where, names, ttl * (ttls - 0.4), ttl / 4)
+        took = time.monotonic() - begin
+        found = vault.requests(kind="vault")
+        pages = sum(1 for entry in found if entry["op"] == "list")
+        return Window(took, pages, len(found) - pages, took / ttl)
+
+
+def _polled(size: int) -> float:
+    """Requests in an hour, when each value is asked for each 120 s: a round, as the vault counts it, scaled."""
+    with VaultProcess() as vault, requests.Session() as session:
+        names = vault.made_up(size, size=32)
+        session.trust_env = False
+        wanted = {"api-version": "2018-02-01", "resource": vault.resource}
+        where = f"{vault.imds}/metadata/identity/oauth2/token"
+        token = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10).json()["access_token"]
+        vault.reset_requests()
+        for name in names:
+            session.get(
+                f"{vault.url}/secrets/{name}?api-version=7.4",
+                headers={"Authorization": f"Bearer {token}"},
+                verify=vault.ca_file,
+                timeout=10,
+            ).raise_for_status()
+        return len(vault.requests(kind="vault")) * 3600 / POLL_SECONDS
+
+
+def _idle(mount: Mount, seconds: float) -> float:
+    """Processor seconds in an hour."""
+    pids = (mount.process.pid, mount.worker())
+    time.sleep(1)
+    before = sum(processes.cpu_seconds(pid) for pid in pids)
+    begin = time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - begin
+    return (sum(processes.cpu_seconds(pid) for pid in pids) - before) * 3600 / took
+
+
+def run(quick: bool) -> Group:
+    """Measure."""
+    group = Group("upkeep", "Upkeep", ABOUT)
+    ttl, ttls = (6.0, 2) if quick else (30.0, 5)
+    for size in _SIZES:
+        case = group.case(f"{size:,} values in use, at the default ttl", "requests/hour")
+        window = _in_use(size, ttl, ttls)
+        case.add(OURS, window.hourly)
+        case.say(OURS, "measured", f"{window.pages} pages and {window.gets} gets in {window.ttls:.1f} x {ttl:.0f} s")
+        case.add(POLLING, _polled(size))
+        case.say(POLLING, "measured", f"one round of {size:,}")
+        least = math.ceil(size / 25)
+        group.at_most(
+            f"{size:,} values in use: pages listed in each ttl, of the least possible",
+            window.pages / window.ttls / least,
+            1.1,
+        )
+        text = f"{size:,} values in use: gets for each real change"
+        group.at_most(text, window.gets / _CHANGES, 1, "gets")
+    case = group.case("idle: keeper and worker, 1,000 values cached", "CPU s/hour")
+    with contextlib.ExitStack() as stack:
+        vault = stack.enter_context(VaultProcess())
+        names = vault.made_up(1000, size=32, updated=1_700_000_000)
+        below = stack.enter_context(peers.folder())
+        mount = stack.enter_context(peers.ours(vault, below / "kv"))
+        for name in names:
+            (mount / name).read_bytes()
+        for _ in range(1 if quick else 3):
+            case.add(OURS, _idle(mount, 8 if quick else 20))
+    group.plot = bars(
+        "Upkeep", [(case.title, case.unit, {who: case.median(who) for who in case.samples}) for case in group.cases]
+    )
+    return group
