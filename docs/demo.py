@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
+OPTIONS = {"imds_endpoint": "imds", "ca_file": "ca_file", "resource": "resource"}
 KEYVAULTFS = Path(sys.executable).with_name("keyvaultfs")
 
 
@@ -69,7 +70,7 @@ def main() -> int:
         store(addresses, "big", "0123456789abcde\n" * 1562 + "00000000")
         where = Path(folder) / "kv"
         where.mkdir()
-        options = f"ttl=2,imds_endpoint={addresses['imds']},ca_file={addresses['ca_file']},resource={addresses['resource']}"
+        options = ",".join(["ttl=2", *(f"{key}={addresses[field]}" for key, field in OPTIONS.items())])
         print(f"The vault {addresses['url']} holds a few secrets. Mount it:\n")
         show(f"{shlex.quote(str(KEYVAULTFS))} mount {addresses['url']} {where} -o {options}", Path(folder))
         try:
@@ -77,7 +78,9 @@ def main() -> int:
             if os.environ.get("KEEP"):
                 keep(where)
         finally:
-            subprocess.run(["umount", str(where)] if os.geteuid() == 0 else ["fusermount3", "-u", str(where)], check=True)
+            subprocess.run(
+                ["umount", str(where)] if os.geteuid() == 0 else ["fusermount3", "-u", str(where)], check=True
+            )
         print(f"$ umount {where}\n\nIt is gone: {os.listdir(where)}")
     return 0
 
@@ -86,7 +89,10 @@ def tour(addresses: dict[str, Any], where: Path) -> None:
     """What a user sees."""
     show("ls -l", where)
     show("cat MyTestSecret; echo", where)
-    show("cat motd greeting; echo; wc -c big; head -n 1 web-tls; openssl x509 -in web-tls -noout -subject || true", where)
+    show(
+        "cat motd greeting; echo; wc -c big; head -n 1 web-tls; openssl x509 -in web-tls -noout -subject || true",
+        where,
+    )
     print("Somebody rotates MyTestSecret in the vault; a program that watches the file hears of it:")
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context((where / "MyTestSecret").open())

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import KEYVAULTFS, environment, mounts_below, run, wait_until
+from tests.support.mount import KEYVAULTFS, environment, mounts_below, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,12 @@ if TYPE_CHECKING:
 def keyvaultfs(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     words = [*KEYVAULTFS, *(str(one) for one in arguments)]
     return subprocess.run(
-        words, capture_output=True, text=True, check=False, timeout=60, env=environment() if env is None else env
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment() if env is None else env,
     )
 
 
@@ -58,7 +62,9 @@ def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> 
         (["myvault"], ["mount point"]),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_status_2(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
     done = keyvaultfs("mount", *(word.format(empty=tmp_path) for word in arguments))
     one_line(done, 2, *words)
     assert mounts_below(tmp_path) == []
@@ -83,19 +89,25 @@ def test_every_mistake_of_a_file_is_told_at_once_with_its_place(tmp_path: Path) 
     assert "'client_id'" in lines[2]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_told_and_heals_nothing(vault: VaultProcess, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_told_and_heals_nothing(
+    vault: VaultProcess, tmp_path: Path
+) -> None:
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-keyout", tmp_path / "key",
         "-out", tmp_path / "ca.pem")  # fmt: skip
     where = tmp_path / "kv"
     where.mkdir()
-    options = f"imds_endpoint={vault.imds},resource={vault.resource},ca_file={tmp_path / 'ca.pem'},strict,timeout=3"
+    options = (
+        f"imds_endpoint={vault.imds},resource={vault.resource},ca_file={tmp_path / 'ca.pem'},strict,timeout=3"
+    )
     done = keyvaultfs("mount", vault.url, where, "-o", options)
     assert done.returncode == 1
     assert "CertificateError" in done.stderr
     assert mounts_below(tmp_path) == []
 
 
-def test_in_the_background_mount_returns_when_the_file_system_answers(vault: VaultProcess, tmp_path: Path) -> None:
+def test_in_the_background_mount_returns_when_the_file_system_answers(
+    vault: VaultProcess, tmp_path: Path
+) -> None:
     vault.set("pw", "x")
     where = tmp_path / "kv"
     where.mkdir()
@@ -106,7 +118,9 @@ def test_in_the_background_mount_returns_when_the_file_system_answers(vault: Vau
         shown = keyvaultfs("status", where)
         assert f"mountpoint: {where}" in shown.stdout
         assert keyvaultfs("refresh", where).stdout.startswith("forgot 1 values")
-        source = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where) in line)
+        source = next(
+            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where) in line
+        )
         assert f"fuse.keyvaultfs {vault.url} ro," in source
         assert {"ro", "nosuid", "nodev", "noexec"} <= set(source.split()[5].split(","))
     finally:
@@ -114,11 +128,15 @@ def test_in_the_background_mount_returns_when_the_file_system_answers(vault: Vau
     assert keyvaultfs("status", where).returncode == 1
 
 
-def test_a_vault_out_of_reach_mounts_with_a_warning_and_strict_fails(vault: VaultProcess, tmp_path: Path) -> None:
+def test_a_vault_out_of_reach_mounts_with_a_warning_and_strict_fails(
+    vault: VaultProcess, tmp_path: Path
+) -> None:
     vault.outage("vault")
     where = tmp_path / "kv"
     where.mkdir()
-    strict = keyvaultfs("mount", vault.url, where, "-o", vault.mount_options("strict", "timeout=2", "run_as=root"))
+    strict = keyvaultfs(
+        "mount", vault.url, where, "-o", vault.mount_options("strict", "timeout=2", "run_as=root")
+    )
     one_line(strict, 1, "strict")
     assert mounts_below(tmp_path) == []
     done = keyvaultfs("mount", vault.url, where, "-o", vault.mount_options("timeout=2"))
@@ -133,7 +151,7 @@ USER_STORY = """
 set -e
 mknod -m 666 {folder}/fuse c 10 229  # where /dev/fuse is root's alone, as in some containers
 mount --bind {folder}/fuse /dev/fuse
-as_user="setpriv --reuid=4321 --regid=4321 --clear-groups"
+as_user="setpriv --reuid=65534 --regid=65534 --clear-groups"
 # The capability is for reading the interpreter, which may be in a folder of root's.
 $as_user --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search {command}
 $as_user cat {where}/pw
@@ -148,7 +166,7 @@ def test_a_user_mounts_by_way_of_fusermount3(vault: VaultProcess) -> None:
         folder, where = Path(name), Path(name) / "kv"
         folder.chmod(0o755)
         where.mkdir()
-        os.chown(where, 4321, 4321)
+        os.chown(where, 65534, 65534)
         command = shlex.join([*KEYVAULTFS, "mount", vault.url, str(where), "-o", vault.mount_options()])
         story = USER_STORY.format(folder=folder, where=where, command=command)
         done = subprocess.run(
@@ -156,7 +174,7 @@ def test_a_user_mounts_by_way_of_fusermount3(vault: VaultProcess) -> None:
             timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "mine 4321 4321 400\n"
+        assert done.stdout == "mine 65534 65534 400\n"
 
 
 def test_the_least_environment_is_enough(vault: VaultProcess, tmp_path: Path) -> None:
@@ -171,12 +189,19 @@ def test_the_least_environment_is_enough(vault: VaultProcess, tmp_path: Path) ->
     env = {"PYTHONPATH": environment()["PYTHONPATH"]}
     try:
         command = [*closed, *KEYVAULTFS, "mount", vault.url, where, "-o", options]
-        assert subprocess.run(command, check=False, env=env | {"PATH": os.environ["PATH"]}, timeout=60).returncode == 0
-        reader = ["setpriv", "--reuid=4321", "--clear-groups", "cat", where / "pw"]
+        assert (
+            subprocess.run(
+                command, check=False, env=env | {"PATH": os.environ["PATH"]}, timeout=60
+            ).returncode
+            == 0
+        )
+        reader: list[str | Path] = ["setpriv", "--reuid=4321", "--clear-groups", "cat", where / "pw"]
         assert run(*reader) == "x"
         assert run("unshare", "--mount", *reader) == "x"
         refused = subprocess.run(
-            ["setpriv", "--reuid=4322", "--clear-groups", "cat", where / "pw"], capture_output=True, check=False
+            ["setpriv", "--reuid=4322", "--clear-groups", "cat", where / "pw"],
+            capture_output=True,
+            check=False,
         )
         assert refused.returncode != 0
     finally:
@@ -198,7 +223,8 @@ def test_version_and_help_say_what_there_is() -> None:
 def test_without_fuse_the_line_says_what_is_missing(vault: VaultProcess, tmp_path: Path) -> None:
     where = tmp_path / "kv"
     where.mkdir()
-    hide = f"mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec {sys.executable} -m keyvaultfs.cli.main mount {vault.url} {where} -o $0"
+    hide = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec "
+    hide += shlex.join([*KEYVAULTFS, "mount", vault.url, str(where), "-o"]) + ' "$0"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", hide, vault.mount_options()],
         capture_output=True, text=True, check=False, env=environment(), timeout=60,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import run, wait_until
+from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,20 @@ def test_any_answer_gives_an_errno_and_one_line_and_other_files_go_on(
 
 def test_bad_names_in_a_listing_are_not_shown(vault: VaultProcess, mount: Mounter) -> None:
     vault.set("good", "x")
-    ids = ["good", "good", "GOOD", "../../etc/passwd", "a/b", "nul\x00", "tab\t", "dot.ted", "", ".", "..", "x" * 128]
+    ids = [
+        "good",
+        "good",
+        "GOOD",
+        "../../etc/passwd",
+        "a/b",
+        "nul\x00",
+        "tab\t",
+        "dot.ted",
+        "",
+        ".",
+        "..",
+        "x" * 128,
+    ]
     items = [{"id": f"{vault.url}/secrets/{name}", "attributes": {"enabled": True}} for name in ids]
     vault.fault(op="list", json={"value": items, "nextLink": None})
     kv = mount()
@@ -129,7 +142,9 @@ def test_bad_names_in_a_listing_are_not_shown(vault: VaultProcess, mount: Mounte
 
 
 @pytest.mark.parametrize("link", ["loop", "foreign"])
-def test_a_next_link_that_is_not_the_vaults_own_ends_the_listing(vault: VaultProcess, mount: Mounter, link: str) -> None:
+def test_a_next_link_that_is_not_the_vaults_own_ends_the_listing(
+    vault: VaultProcess, mount: Mounter, link: str
+) -> None:
     vault.made_up(60)
     vault.fault(op="list", next_link=link)
     kv = mount("timeout=3")
@@ -163,7 +178,9 @@ def test_after_many_hanging_requests_threads_and_sockets_are_as_many_as_before(
 
     def settled() -> bool:
         sockets = [
-            link for link in Path(f"/proc/{kv.worker()}/fd").iterdir() if os.readlink(link).startswith("socket:")
+            link
+            for link in Path(f"/proc/{kv.worker()}/fd").iterdir()
+            if os.readlink(link).startswith("socket:")
         ]
         # The channel, the event loop's own pair, and at most one idle connection a slot, each with its guard.
         return len(sockets) <= 4 + 2 * 18 and kv.status()["threads"] <= 20
@@ -184,16 +201,22 @@ def test_the_vault_down_from_the_start_mounts_and_heals(vault: VaultProcess, mou
 
 
 @pytest.mark.parametrize("status", [404, 410, 429, 500, 503])
-def test_the_token_endpoint_comes_back_while_a_reader_waits(vault: VaultProcess, mount: Mounter, status: int) -> None:
+def test_the_token_endpoint_comes_back_while_a_reader_waits(
+    vault: VaultProcess, mount: Mounter, status: int
+) -> None:
     vault.set("pw", "here")
     vault.fault(which="imds", status=status, times=2)
     kv = mount("timeout=10")
     assert (kv / "pw").read_text() == "here"
 
 
-def test_a_missing_identity_is_refused_with_the_mend_and_asked_for_again(vault: VaultProcess, mount: Mounter) -> None:
+def test_a_missing_identity_is_refused_with_the_mend_and_asked_for_again(
+    vault: VaultProcess, mount: Mounter
+) -> None:
     vault.set("pw", "here")
-    number = vault.fault(which="imds", status=400, json={"error": "invalid_request", "error_description": "canary"})
+    number = vault.fault(
+        which="imds", status=400, json={"error": "invalid_request", "error_description": "canary"}
+    )
     kv = mount("timeout=3")
     assert outcome(kv / "pw") == errno.EACCES
     kv.says("client_id=")

@@ -42,7 +42,7 @@ def filled(vault: VaultProcess) -> VaultProcess:
 
 @pytest.fixture
 def kv(filled: VaultProcess, mount: Mounter) -> Mount:
-    assert filled
+    assert filled.url
     return mount()
 
 
@@ -86,7 +86,9 @@ def test_checksums_are_those_of_the_values(kv: Mount) -> None:
 
 
 def test_reads_reach_any_offset(kv: Mount) -> None:
-    assert run("dd", f"if={kv / 'big'}", "bs=8", "skip=3000", "count=2", "status=none") == "0003000\n0003001\n"
+    assert (
+        run("dd", f"if={kv / 'big'}", "bs=8", "skip=3000", "count=2", "status=none") == "0003000\n0003001\n"
+    )
     with (kv / "big").open("rb") as file:
         assert os.pread(file.fileno(), 100, 24_990) == BIG.encode()[24_990:]
         assert os.pread(file.fileno(), 100, 25_000) == b""
@@ -177,7 +179,9 @@ def test_inode_numbers_are_the_same_after_a_remount(filled: VaultProcess, mount:
     assert len(set(numbers[0])) == len(VALUES)
 
 
-def test_a_missing_secret_is_enoent_and_appears_within_negative_ttl(vault: VaultProcess, mount: Mounter) -> None:
+def test_a_missing_secret_is_enoent_and_appears_within_negative_ttl(
+    vault: VaultProcess, mount: Mounter
+) -> None:
     kv = mount("negative_ttl=1")
     with pytest.raises(FileNotFoundError):
         (kv / "later").read_text()
@@ -233,7 +237,9 @@ def test_repeated_reads_cost_no_request_and_reach_not_even_the_daemon(kv: Mount,
     assert more == {"lookup": 0, "getattr": 0, "flush": 0}
 
 
-def test_64_readers_of_one_cold_secret_cause_one_get_and_one_token_request(vault: VaultProcess, mount: Mounter) -> None:
+def test_64_readers_of_one_cold_secret_cause_one_get_and_one_token_request(
+    vault: VaultProcess, mount: Mounter
+) -> None:
     vault.set("cold", "value")
     vault.fault(op="get", latency=0.3)
     kv = mount()
@@ -259,7 +265,9 @@ def test_a_cold_ls_l_shows_every_size(vault: VaultProcess, mount: Mounter) -> No
     assert {line.split()[4] for line in lines} == {"33"}
 
 
-def test_a_disabled_secret_is_eacces_and_an_expired_one_is_served(vault: VaultProcess, mount: Mounter) -> None:
+def test_a_disabled_secret_is_eacces_and_an_expired_one_is_served(
+    vault: VaultProcess, mount: Mounter
+) -> None:
     vault.set("off", "x", enabled=False)
     vault.set("expired", "old", exp=1_600_000_000)
     vault.set("early", "new", nbf=4_000_000_000)
@@ -317,7 +325,9 @@ def test_the_control_directory_is_hidden_and_for_the_owner_alone(kv: Mount) -> N
     assert sorted(os.listdir(kv / ".keyvaultfs")) == ["metrics", "refresh", "status", "versions"]
     assert (kv / ".keyvaultfs").stat().st_mode & 0o777 == 0o500
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--clear-groups", "cat", kv / ".keyvaultfs/status"], capture_output=True, check=False
+        ["setpriv", "--reuid=65534", "--clear-groups", "cat", kv / ".keyvaultfs/status"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode != 0
     assert (kv / ".keyvaultfs/metrics").read_text().endswith("# EOF\n")
@@ -356,9 +366,13 @@ def test_nginx_serves_tls_with_key_and_certificate_from_the_mount(
         }}
         """
     )
-    nginx = subprocess.Popen(["nginx", "-c", tmp_path / "nginx.conf", "-p", tmp_path], stderr=subprocess.DEVNULL)
+    nginx = subprocess.Popen(
+        ["nginx", "-c", tmp_path / "nginx.conf", "-p", tmp_path], stderr=subprocess.DEVNULL
+    )
     try:
-        answer = run("openssl", "s_client", "-connect", f"127.0.0.1:{free_port}", "-brief", stdin="", tries=50)
+        answer = run(
+            "openssl", "s_client", "-connect", f"127.0.0.1:{free_port}", "-brief", stdin="", tries=50
+        )
         assert "kv.test" in answer
     finally:
         nginx.terminate()

@@ -30,7 +30,9 @@ class Watch:
     def __init__(self, path: Path, *, uid: int | None = None) -> None:
         as_user = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
         self._child = subprocess.Popen(
-            [*as_user, "inotifywait", "-e", "delete_self", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*as_user, "inotifywait", "-e", "delete_self", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert self._child.stderr is not None
         said = b""
@@ -87,11 +89,13 @@ def bind(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
 
 
 def drop_caches() -> None:
-    with open("/proc/sys/vm/drop_caches", "w") as file:  # noqa: PTH123
+    with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("2")
 
 
-def test_an_open_file_keeps_its_version_and_the_next_open_reads_the_new_one(vault: VaultProcess, mount: Mounter) -> None:
+def test_an_open_file_keeps_its_version_and_the_next_open_reads_the_new_one(
+    vault: VaultProcess, mount: Mounter
+) -> None:
     old, new = "o" * 20_000, "n" * 3
     vault.set("pw", old)
     kv = mount(TTL)
@@ -104,7 +108,9 @@ def test_an_open_file_keeps_its_version_and_the_next_open_reads_the_new_one(vaul
     assert (kv / "pw").stat().st_size == 3
 
 
-def test_a_watch_fires_with_no_reader_in_sight(vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]) -> None:
+def test_a_watch_fires_with_no_reader_in_sight(
+    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
     one = watch(kv / "pw")
@@ -113,7 +119,9 @@ def test_a_watch_fires_with_no_reader_in_sight(vault: VaultProcess, mount: Mount
     assert (kv / "pw").read_text() == "new"
 
 
-def test_a_watch_stays_silent_while_nothing_changes(vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]) -> None:
+def test_a_watch_stays_silent_while_nothing_changes(
+    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+) -> None:
     vault.bulk([{"name": name, "value": "x"} for name in ("pw", "other")])
     kv = mount(TTL)
     one = watch(kv / "pw")
@@ -167,7 +175,9 @@ def test_with_the_file_held_open_the_event_comes_after_the_close(
     wait_until(one.fired, "delete_self after the close")
 
 
-def test_a_watch_fires_when_the_secret_is_deleted(vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]) -> None:
+def test_a_watch_fires_when_the_secret_is_deleted(
+    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
     one = watch(kv / "pw")
@@ -177,7 +187,9 @@ def test_a_watch_fires_when_the_secret_is_deleted(vault: VaultProcess, mount: Mo
         (kv / "pw").read_text()
 
 
-def test_a_watch_fires_where_listing_is_forbidden(vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]) -> None:
+def test_a_watch_fires_where_listing_is_forbidden(
+    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+) -> None:
     vault.set("pw", "old")
     vault.fault(op="list", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
     kv = mount(TTL)

@@ -173,8 +173,12 @@ def test_watches_bind_mounts_and_working_directories_live_through_a_takeover(
     target = tmp_path / "bound"
     target.touch()
     run("mount", "--bind", kv / "bound", target)
-    shell = subprocess.Popen(["sh", "-c", "read _; cat pw"], cwd=kv.where, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    watch = subprocess.Popen(["inotifywait", "-e", "delete_self", kv / "pw"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    shell = subprocess.Popen(
+        ["sh", "-c", "read _; cat pw"], cwd=kv.where, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    watch = subprocess.Popen(
+        ["inotifywait", "-e", "delete_self", kv / "pw"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert watch.stderr is not None
         while b"established" not in watch.stderr.readline():
@@ -219,7 +223,9 @@ def test_sighup_replaces_the_worker_without_an_error_for_readers(vault: VaultPro
     assert readers.problems == []
 
 
-def test_when_the_new_worker_cannot_start_the_old_one_stays(vault: VaultProcess, mount: Mounter, tmp_path: Path) -> None:
+def test_when_the_new_worker_cannot_start_the_old_one_stays(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
     vault.set("pw", "x")
     file = tmp_path / "kv.toml"
     file.write_text("ttl = 100\n")
@@ -232,7 +238,9 @@ def test_when_the_new_worker_cannot_start_the_old_one_stays(vault: VaultProcess,
     assert (kv / "pw").read_text() == "x"
 
 
-def test_a_worker_that_can_never_start_ends_in_a_clean_unmount(vault: VaultProcess, mount: Mounter, tmp_path: Path) -> None:
+def test_a_worker_that_can_never_start_ends_in_a_clean_unmount(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
     file = tmp_path / "kv.toml"
     file.write_text("ttl = 100\n")
     kv = mount(f"config={file}")
@@ -317,7 +325,9 @@ def test_the_worker_gives_up_what_status_says(vault: VaultProcess, mount: Mounte
     assert (kv / "pw").read_text() == "x"
     told = kv.status()["privileges"]
     facts = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{kv.worker()}/status").read_text().splitlines() if ":\t" in line
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{kv.worker()}/status").read_text().splitlines()
+        if ":\t" in line
     )
     limits = Path(f"/proc/{kv.worker()}/limits").read_text()
     assert facts["Uid"].split() == [str(told["uid"])] * 4
@@ -325,7 +335,10 @@ def test_the_worker_gives_up_what_status_says(vault: VaultProcess, mount: Mounte
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(facts[kind], 16) == 0, kind
     assert (facts["NoNewPrivs"], told["no_new_privileges"]) == ("1", True)
-    assert next(line for line in limits.splitlines() if line.startswith("Max core")).split()[4:6] == ["0", "0"]
+    assert next(line for line in limits.splitlines() if line.startswith("Max core")).split()[4:6] == [
+        "0",
+        "0",
+    ]
     assert told["core_limit"] == 0
     # What is not dumpable belongs to root, whoever runs it.
     assert (Path(f"/proc/{kv.worker()}/mem").stat().st_uid, told["dumpable"]) == (0, False)
@@ -347,7 +360,7 @@ def test_the_keepers_memory_never_holds_a_secret(vault: VaultProcess, mount: Mou
 
 def holds(pid: int, needle: bytes) -> bool:
     """Whether a process's memory holds some bytes."""
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:  # noqa: PTH123
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
         for line in maps:
             words = line.split()
             if "r" not in words[1] or line.rstrip().endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):

@@ -26,7 +26,11 @@ PATIENCE = 30.0
 def environment() -> dict[str, str]:
     """For children: our code, and nothing else of this process."""
     kept = {key: value for key, value in os.environ.items() if key.startswith(("COVERAGE", "HYPOTHESIS"))}
-    return kept | {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
+    return kept | {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "PYTHONPATH": str(ROOT / "src"),
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -61,7 +65,7 @@ def run(*command: object, stdin: str | None = None, tries: int = 1) -> str:
             return done.stdout.decode()
         if left > 1:
             time.sleep(0.1)
-    raise AssertionError(f"{words}: exit status {done.returncode}: {done.stdout}")
+    raise AssertionError(f"{words}: exit status {done.returncode}: {done.stdout!r}")
 
 
 class Mount:
@@ -73,7 +77,9 @@ class Mount:
         options: more ``-o`` options; later ones win.
     """
 
-    def __init__(self, vault: VaultProcess, where: Path, options: tuple[str, ...] = (), debug: bool = False) -> None:
+    def __init__(
+        self, vault: VaultProcess, where: Path, options: tuple[str, ...] = (), debug: bool = False
+    ) -> None:
         self.vault = vault
         self.where = where
         self.options = options
@@ -87,7 +93,16 @@ class Mount:
     def command(self) -> list[str]:
         """What starts it."""
         text = ",".join((self.vault.mount_options(), *self.options))
-        return [*KEYVAULTFS, "mount", "-f", *(["-d"] if self.debug else []), self.vault.url, str(self.where), "-o", text]
+        return [
+            *KEYVAULTFS,
+            "mount",
+            "-f",
+            *(["-d"] if self.debug else []),
+            self.vault.url,
+            str(self.where),
+            "-o",
+            text,
+        ]
 
     def start(self) -> None:
         """Start, and wait until the file system answers or the process died."""
@@ -158,7 +173,7 @@ class Mount:
     def has_worker(self) -> bool:
         """Whether a worker serves."""
         try:
-            return self.status()["worker"] == self.worker()
+            return bool(self.status()["worker"] == self.worker())
         except (OSError, AssertionError):
             return False
 

@@ -86,7 +86,13 @@ def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:
     table.settle()
     later = InodeTable(memfd, ORIGIN)
     again = later.nodes[node.inode]
-    assert (again.name, again.version, again.size, again.created, again.updated) == (node.name, node.version, 9, 5, 6)
+    assert (again.name, again.version, again.size, again.created, again.updated) == (
+        node.name,
+        node.version,
+        9,
+        5,
+        6,
+    )
     assert (again.lookups, again.state) == (1, State.CURRENT)
     assert later.told["pw"] is again
     found = later.handle(handle.fh)

@@ -38,7 +38,11 @@ def _default(option: options.Option) -> str:
         return f" (default {option.default:04o})"
     if option.parse is options.size:
         return f" (default {option.default >> 20}M)"
-    return f" (default {option.default:g})" if isinstance(option.default, float) else f" (default {option.default})"
+    return (
+        f" (default {option.default:g})"
+        if isinstance(option.default, float)
+        else f" (default {option.default})"
+    )
 
 
 def parser(*, dev: bool = True) -> argparse.ArgumentParser:
@@ -55,14 +59,17 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
         "mount",
         help="mount a vault",
         description="Mount a vault. Returns when the file system answers; the vault may be out of reach meanwhile.",
-        epilog="options for -o ('-' and '_' are the same, times in seconds or with m, h, d):\n" + option_table(),
+        epilog="options for -o ('-' and '_' are the same, times in seconds or with m, h, d):\n"
+        + option_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     mount.add_argument("vault", metavar="VAULT", nargs="?", help="a vault's name or its https:// URL")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
     mount.add_argument("-f", "--foreground", action="store_true", help="stay, and log to standard error")
     mount.add_argument("-d", "--debug", action="store_true", help="log more")
-    mount.add_argument("-o", dest="options", metavar="OPTION[,OPTION…]", action="append", default=[], help="see below")
+    mount.add_argument(
+        "-o", dest="options", metavar="OPTION[,OPTION…]", action="append", default=[], help="see below"
+    )
     mount.set_defaults(run=_mount)
 
     status = commands.add_parser("status", help="show how a mount is")
@@ -106,14 +113,18 @@ def launch(
     """
     parsed = options.parse(texts)
     if "remount" in parsed.words:
-        raise UsageError("a remount changes nothing here: unmount and mount again (systemctl reload keeps a mount up)")
+        raise UsageError(
+            "a remount changes nothing here: unmount and mount again (systemctl reload keeps a mount up)"
+        )
     own = dict(parsed.own)
     path = own.pop("config", None)
     file = config.load(path) if path is not None else None
     vault = vault or (file.vault if file else None)
     mountpoint = mountpoint or (file.mountpoint if file else None)
     if vault is None or mountpoint is None:
-        raise UsageError("name the vault and the mount point: keyvaultfs mount VAULT MOUNTPOINT (or both in the file config=)")
+        raise UsageError(
+            "name the vault and the mount point: keyvaultfs mount VAULT MOUNTPOINT (or both in the file config=)"
+        )
     ready = Launch(
         vault=vault,
         mountpoint=os.path.realpath(mountpoint),
@@ -136,7 +147,9 @@ def _check_vault(vault: str, settings: options.Settings) -> None:
 
 
 def _mount(args: argparse.Namespace) -> int:
-    ready, notes = launch(args.vault, args.mountpoint, args.options, foreground=args.foreground, debug=args.debug)
+    ready, notes = launch(
+        args.vault, args.mountpoint, args.options, foreground=args.foreground, debug=args.debug
+    )
     for note in notes:
         say(note)
     from keyvaultfs.keeper import main as keeper

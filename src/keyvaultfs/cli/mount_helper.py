@@ -18,14 +18,18 @@ EX_USAGE, EX_FAIL = 1, 32
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Called by mount(8); see keyvaultfs mount --help.")
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Called by mount(8); see keyvaultfs mount --help."
+    )
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     parser.add_argument("-s", dest="sloppy", action="store_true", help="ignore options that nobody knows")
     parser.add_argument("-f", dest="fake", action="store_true", help="check everything, and do not mount")
     parser.add_argument("-n", dest="no_mtab", action="store_true", help="accepted; there is no mtab")
     parser.add_argument("-v", dest="verbose", action="store_true", help="say what is done")
-    parser.add_argument("-N", dest="namespace", metavar="NAMESPACE", help="a mount namespace, as mount(8) has it")
+    parser.add_argument(
+        "-N", dest="namespace", metavar="NAMESPACE", help="a mount namespace, as mount(8) has it"
+    )
     parser.add_argument("-t", dest="fstype", metavar="TYPE", help="accepted")
     parser.add_argument("-o", dest="options", metavar="OPTIONS", action="append", default=[])
     return parser

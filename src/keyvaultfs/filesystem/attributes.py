@@ -6,15 +6,13 @@ import json
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pyfuse3
 
 from keyvaultfs.filesystem.inodes import State
 
 if TYPE_CHECKING:
-    from pyfuse3 import InodeT, ModeT
-
     from keyvaultfs.filesystem.inodes import Node
     from keyvaultfs.model import Properties, SecretName, Version
 
@@ -38,10 +36,10 @@ class Appearance:
 def base(look: Appearance, inode: int, mode: int, *, nlink: int = 1) -> pyfuse3.EntryAttributes:
     """Attributes that every inode has, with timeouts of zero."""
     attributes = pyfuse3.EntryAttributes()
-    attributes.st_ino = cast("InodeT", inode)
+    attributes.st_ino = inode
     attributes.generation = 0
     attributes.entry_timeout = attributes.attr_timeout = 0
-    attributes.st_mode = cast("ModeT", mode)
+    attributes.st_mode = mode
     attributes.st_nlink = nlink
     attributes.st_uid, attributes.st_gid = look.uid, look.gid
     attributes.st_blksize = 4096
@@ -56,7 +54,9 @@ def directory(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttribute
     return attributes
 
 
-def secret(look: Appearance, node: Node, content: Node, *, entry_timeout: float = 0) -> pyfuse3.EntryAttributes:
+def secret(
+    look: Appearance, node: Node, content: Node, *, entry_timeout: float = 0
+) -> pyfuse3.EntryAttributes:
     """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds."""
     superseded = node.state in {State.SUPERSEDED, State.NOTIFIED}
     # With a link count of 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2).
@@ -77,9 +77,17 @@ def _time(seconds: int) -> str:
 
 
 def extended(
-    base_url: str, name: SecretName, version: Version, properties: Properties, cached: tuple[str, float] | None
+    base_url: str,
+    name: SecretName,
+    version: Version,
+    properties: Properties,
+    cached: tuple[str, float] | None,
 ) -> dict[bytes, bytes]:
-    """``user.keyvault.*`` of a version; `cached` is its state and its age in seconds, None for one that is not current."""
+    """``user.keyvault.*`` of a version.
+
+    Args:
+        cached: its state and its age in seconds; None for one that is not current.
+    """
     facts = {
         "version": version,
         "id": f"{base_url}/secrets/{name}/{version}",

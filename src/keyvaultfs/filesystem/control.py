@@ -92,7 +92,11 @@ def render(metrics: Metrics) -> str:
             name = f"{_PREFIX}_{part.name}_{counter.name}"
             if isinstance(value, dict):
                 lines += _family(name, {f'{{kind="{key}"}}': number for key, number in sorted(value.items())})
-            elif counter.metadata.get("gauge") or counter.name in {"in_flight", "in_flight_max", "stuck_threads"}:
+            elif counter.metadata.get("gauge") or counter.name in {
+                "in_flight",
+                "in_flight_max",
+                "stuck_threads",
+            }:
                 lines += [f"# TYPE {name} gauge", f"{name} {value}"]
             else:
                 lines += _family(name, {"": value})

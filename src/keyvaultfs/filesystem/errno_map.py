@@ -64,7 +64,7 @@ def handler(
     request = fn.__name__
 
     @functools.wraps(fn)
-    async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self.metrics.requests[request] += 1
         # A program that waits on FUSE cannot be killed, so no request may wait for ever.
         scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
@@ -80,7 +80,7 @@ def handler(
             known = number(exc)
             if known is None:
                 frames = "".join(traceback.format_tb(exc.__traceback__))
-                LOG.error("bug in %s: %s\n%s", request, type(exc).__name__, frames)  # noqa: TRY400 - no text of exc
+                LOG.error("bug in %s: %s\n%s", request, type(exc).__name__, frames)
             elif isinstance(exc, errors.KeyVaultFSError):
                 LOG.debug("%s: %s", request, exc.cause)
             code = known or errno.EIO

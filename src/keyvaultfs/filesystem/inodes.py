@@ -8,7 +8,7 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from keyvaultfs.content import Decoding
 from keyvaultfs.model import Properties, SecretName, Version
@@ -60,7 +60,7 @@ class Node:
     updated: int | None
     slot: int
     lookups: int = 0
-    shown: InodeT = field(default=cast("InodeT", 0))
+    shown: InodeT = 0
     handles: set[int] = field(default_factory=set)
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
@@ -125,10 +125,12 @@ class InodeTable:
                 and (other.state is State.PINNED) == pinned
             )
             if inode >= FIRST_HASHED and (other is None or same):
-                return cast("InodeT", inode)
+                return inode
         raise OverflowError("no inode number is free")
 
-    def find(self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False) -> Node | None:
+    def find(
+        self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False
+    ) -> Node | None:
         """The inode of a version, if the table has it."""
         return self.nodes.get(self.number(name, version, decoding, pinned=pinned))
 
@@ -148,7 +150,9 @@ class InodeTable:
         node = self.nodes.get(inode)
         if node is None:
             state = State.PINNED if pinned else State.CURRENT
-            node = Node(inode, name, version, decoding, state, size, created, updated, self._take(), shown=inode)
+            node = Node(
+                inode, name, version, decoding, state, size, created, updated, self._take(), shown=inode
+            )
             self.nodes[inode] = node
         node.created, node.updated = created, updated
         self._write(node)
@@ -343,16 +347,18 @@ class InodeTable:
             elif shown is not node:
                 shown.needed += 1
         for slot, settled, fh, inode, content in handles:
-            node, opened = self.nodes.get(inode), self.nodes.get(content)
-            if node is None or opened is None:
+            owner, opened = self.nodes.get(inode), self.nodes.get(content)
+            if owner is None or opened is None:
                 self._give_back(slot)
                 continue
-            self._adopt(Handle(fh, node, opened, slot, settled=bool(settled), doubtful=not settled))
+            self._adopt(Handle(fh, owner, opened, slot, settled=bool(settled), doubtful=not settled))
 
     def _load_node(self, slot: int, record: bytes) -> None:
-        _, state, decoding, length, lookups, inode, size, created, updated, shown, version, name = _NODE.unpack_from(record)
+        _, state, decoding, length, lookups, inode, size, created, updated, shown, version, name = (
+            _NODE.unpack_from(record)
+        )
         node = Node(
-            cast("InodeT", inode),
+            inode,
             SecretName(name[:length].decode()),
             Version(version.hex()),
             _DECODINGS[decoding],
@@ -362,7 +368,7 @@ class InodeTable:
             None if updated == _UNKNOWN_TIME else updated,
             slot,
             lookups,
-            cast("InodeT", shown),
+            shown,
         )
         self.nodes[inode] = node
         if node.state is State.CURRENT or (node.state is State.SUPERSEDED and node.name.key not in self.told):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyfuse3
 
@@ -106,9 +106,9 @@ class Operations(pyfuse3.Operations):
         if inode < FIRST_HASHED:
             fh = self._new_handle(inode)
             self._texts[fh] = self._control.text(inode)
-            return pyfuse3.FileInfo(fh=cast("FileHandleT", fh), direct_io=True)
+            return pyfuse3.FileInfo(fh=fh, direct_io=True)
         handle, keep_cache = await self._resolver.open(self._node(inode), _patience(ctx))
-        return pyfuse3.FileInfo(fh=cast("FileHandleT", handle.fh), keep_cache=keep_cache)
+        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -131,21 +131,19 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
         fh = self._new_handle(inode)
         self._directories[fh] = await self._open_directory(inode)
-        return cast("FileHandleT", fh)
+        return fh
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories.get(fh)
         if directory is None:  # a predecessor opened it
-            directory = self._directories[fh] = await self._open_directory(
-                cast("InodeT", fh & ((1 << _DIRECTORY_BITS) - 1))
-            )
+            directory = self._directories[fh] = await self._open_directory(fh & ((1 << _DIRECTORY_BITS) - 1))
         if isinstance(directory, OpenDirectory):
             await self._read_root(directory, start_id, token)
             return
         for position in range(start_id, len(directory)):
             name, found = directory[position]
-            if not pyfuse3.readdir_reply(token, cast("FileNameT", name), found, position + 1):
+            if not pyfuse3.readdir_reply(token, name, found, position + 1):
                 break
 
     @handler
@@ -181,8 +179,9 @@ class Operations(pyfuse3.Operations):
         raise pyfuse3.FUSEError(errno.EROFS)
 
     # Answered by handlers too: a remount can clear the kernel's read-only flag.
-    create = link = mkdir = mknod = removexattr = handler(_refuse_write)  # type: ignore[assignment]
-    rename = rmdir = setattr = setxattr = symlink = unlink = write = create  # type: ignore[assignment]
+    _refused: Any = handler(_refuse_write)
+    create = link = mkdir = mknod = removexattr = rename = rmdir = _refused
+    setattr = setxattr = symlink = unlink = write = _refused
 
     async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
         if parent == control.DIRECTORY:
@@ -218,7 +217,8 @@ class Operations(pyfuse3.Operations):
             return ()  # versions/ itself: any name can be looked up there
         items = await self._cache.versions(secret)
         return tuple(
-            (item.version.encode(), self._resolver.placeholder(secret, item.version, pinned=True)) for item in items
+            (item.version.encode(), self._resolver.placeholder(secret, item.version, pinned=True))
+            for item in items
         )
 
     async def _names(self) -> AsyncGenerator[tuple[SecretName, ...], None]:
@@ -233,7 +233,7 @@ class Operations(pyfuse3.Operations):
             if name is None:
                 return
             found, node = self._resolver.listed(name)
-            raw = cast("FileNameT", name.spelling.encode())
+            raw = name.spelling.encode()
             if not pyfuse3.readdir_reply(token, raw, found, directory.cookie(position)):
                 return
             if node is not None:
@@ -248,7 +248,9 @@ class Operations(pyfuse3.Operations):
         return node
 
     def _new_handle(self, inode: int) -> int:
-        return (int.from_bytes(os.urandom(5), "little") << _DIRECTORY_BITS | inode) & ((1 << 62) - 1) | 1 << 62
+        return (int.from_bytes(os.urandom(5), "little") << _DIRECTORY_BITS | inode) & (
+            (1 << 62) - 1
+        ) | 1 << 62
 
 
 def _patience(ctx: RequestContext) -> float:
@@ -258,6 +260,6 @@ def _patience(ctx: RequestContext) -> float:
 def _never() -> pyfuse3.EntryAttributes:
     """No secret can have that name: the kernel may remember it."""
     absent = pyfuse3.EntryAttributes()
-    absent.st_ino = cast("InodeT", 0)
+    absent.st_ino = 0
     absent.entry_timeout = attributes.FOREVER
     return absent

@@ -91,7 +91,7 @@ class Resolver:
         return known
 
     def listed(self, name: SecretName) -> tuple[pyfuse3.EntryAttributes, Node | None]:
-        """What a listing says of a name: the inode that the kernel may hold, or a placeholder that it forgets at once."""
+        """What a listing says of a name: the inode that the kernel may hold, or a placeholder for the moment."""
         node = self._table.told.get(name.key)
         if node is None:
             return self.placeholder(name, ""), None
@@ -218,7 +218,10 @@ class Resolver:
     async def _node(self, entry: Entry) -> Node:
         how = content.decoding(entry.properties.tags, wanted=self._decode)
         node = self._table.find(entry.name, entry.version, how)
-        if node is not None and (node.created, node.updated) == (entry.properties.created, entry.properties.updated):
+        if node is not None and (node.created, node.updated) == (
+            entry.properties.created,
+            entry.properties.updated,
+        ):
             return node
         size = node.size if node is not None else await self._size(entry.name, entry.version, how)
         return self._add(entry, how, size)

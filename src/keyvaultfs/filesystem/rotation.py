@@ -43,11 +43,11 @@ class FuseKernel:
 
     def inode(self, inode: int) -> None:
         """See `Kernel`. Takes no directory lock and disturbs no entry."""
-        pyfuse3.invalidate_inode(inode, attr_only=True)  # type: ignore[arg-type]
+        pyfuse3.invalidate_inode(inode, attr_only=True)
 
     def entry(self, name: bytes, deleted: int) -> None:
         """See `Kernel`."""
-        pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, name, deleted)  # type: ignore[arg-type]
+        pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, name, deleted)
 
 
 class Rotation:
@@ -118,7 +118,7 @@ class Rotation:
                     await self._notify(node, asked)
                 except Exception as exc:  # noqa: BLE001 - the next rotation must not be lost
                     frames = "".join(traceback.format_tb(exc.__traceback__))
-                    LOG.error("bug in notification: %s\n%s", type(exc).__name__, frames)  # noqa: TRY400
+                    LOG.error("bug in notification: %s\n%s", type(exc).__name__, frames)
                 finally:
                     self._queued.pop(node.inode, None)
                     asked.set()
@@ -133,7 +133,7 @@ class Rotation:
             self._table.lost(node)
             return
         with trio.move_on_after(_PUT_OFF_SECONDS):
-            while self._pending():
+            while self._pending():  # noqa: ASYNC110 - a second at most, and a count has no event
                 await trio.sleep(0.02)
         key = node.name.key
         spellings = self._table.spellings.get(key) or {node.name.spelling.encode()}
@@ -147,7 +147,9 @@ class Rotation:
                 self._helper(name)
                 with trio.move_on_after(_HELPER_SECONDS):
                     await seen.wait()
-                    await trio.sleep(0.01)  # until the kernel has taken the answer; the notification waits for it anyway
+                    await trio.sleep(
+                        0.01
+                    )  # until the kernel has taken the answer; the notification waits for it anyway
                 outcomes = [await self._entry(name, node)]
             finally:
                 self.old_answers.pop(key, None)

@@ -145,7 +145,11 @@ class Keeper:
 
     def _spawn(self) -> WorkerProcess:
         charge = ipc.Charge(
-            launch=self.launch, init=self.init.hex(), told=self.told, successor=self._served, keeper=os.getpid()
+            launch=self.launch,
+            init=self.init.hex(),
+            told=self.told,
+            successor=self._served,
+            keeper=os.getpid(),
         )
         return WorkerProcess(self.device, self.table, self.values, charge)
 
@@ -202,7 +206,9 @@ class Keeper:
         for note in notes if isinstance(notes, list) else []:
             self.sink.say(_WARNING, str(note))
         self._answering = self._ask_mount("")
-        self._probe_due = time.monotonic() + (_PROBE_SECONDS if not self.settings.strict else self.settings.timeout + 2)
+        self._probe_due = time.monotonic() + (
+            _PROBE_SECONDS if not self.settings.strict else self.settings.timeout + 2
+        )
 
     def _on_probed(self, words: str) -> None:
         if self._probe_due is None:
@@ -210,7 +216,10 @@ class Keeper:
         self._probe_due = 0.0
         self._warning = words
         if words and self.settings.strict:
-            self._exit, self._stop = 1, f"not mounted, since the option strict asks for a vault that answers: {words}"
+            self._exit, self._stop = (
+                1,
+                f"not mounted, since the option strict asks for a vault that answers: {words}",
+            )
 
     def _promote(self) -> None:
         """Give the mount to a worker that is ready for it, when no other serves."""
@@ -290,11 +299,17 @@ class Keeper:
         now = time.monotonic()
         if self._stop is None and self.supervisor.step(now) is Step.GIVE_UP:
             times = self.supervisor.failures
-            self._exit, self._stop = 1, f"{times} workers in a row could not serve; the last said: {self._last_words}"
+            self._exit, self._stop = (
+                1,
+                f"{times} workers in a row could not serve; the last said: {self._last_words}",
+            )
         answered = self._answering == 0 and self._probe_due is not None
         if answered and self._probe_due is not None and now >= self._probe_due and self._stop is None:
             if self.settings.strict and self._probe_due:
-                self._exit, self._stop = 1, "not mounted: the vault did not answer, and the option strict is set"
+                self._exit, self._stop = (
+                    1,
+                    "not mounted: the vault did not answer, and the option strict is set",
+                )
                 return
             self._answering, self._probe_due = -1, None
             self.notifier.send("READY=1")
@@ -373,7 +388,9 @@ def _serve(launch: Launch, mounted: Callable[[int, str], None]) -> int:
     try:
         return Keeper(launch, config.settings(launch), mounted).run()
     except (KeyVaultFSError, OSError) as exc:
-        words = str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"
+        words = (
+            str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"
+        )
         mounted(1, words)
         return 1
 

@@ -96,7 +96,9 @@ def prepare(mountpoint: str) -> None:
         if alive(there):
             keeper = _keeper_of(mountpoint)
             who = f" by process {keeper}" if keeper else ""
-            raise UsageError(f"{mountpoint} is mounted already{who}; unmount it first, or choose another directory")
+            raise UsageError(
+                f"{mountpoint} is mounted already{who}; unmount it first, or choose another directory"
+            )
         unmount(mountpoint)
     try:
         found = os.stat(mountpoint)  # noqa: PTH116
@@ -176,9 +178,19 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
     """By way of fusermount3, which is setuid root and passes the descriptor through the socket _FUSE_COMMFD."""
     program = shutil.which("fusermount3", path=_PATHS)
     if program is None:
-        raise UsageError("fusermount3 is not installed, and only root can mount without it: apt install fuse3")
+        raise UsageError(
+            "fusermount3 is not installed, and only root can mount without it: apt install fuse3"
+        )
     source = launch.source.replace("\\", "\\\\").replace(",", "\\,")
-    words = ["ro", "nosuid", "nodev", "noexec", "subtype=keyvaultfs", f"fsname={source}", "default_permissions"]
+    words = [
+        "ro",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "subtype=keyvaultfs",
+        f"fsname={source}",
+        "default_permissions",
+    ]
     words += ["allow_other"] if settings.allow_other else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:

@@ -57,7 +57,7 @@ def main() -> int:
             words = f"{type(exc).__name__}"
             if isinstance(exc, ImportError):
                 words += f": {exc.msg}"
-            LOG.error("the worker failed: %s\n%s", words, frames)  # noqa: TRY400 - no text of exc
+            LOG.error("the worker failed: %s\n%s", words, frames)
         channel.send("failed", words=words)
         return 1
 

@@ -47,7 +47,9 @@ class Chain:
             UsageError: the vault or an option is wrong.
         """
         rng = random.Random()  # noqa: S311 - spreads requests, guards nothing
-        origin = Origin.parse(vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource)
+        origin = Origin.parse(
+            vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource
+        )
         throttle = Throttle(rng)
         transport = Transport(
             max_requests=settings.max_requests,
@@ -96,5 +98,7 @@ def _source(settings: Settings, origin: Origin, metrics: Metrics) -> TokenSource
     identity = {name: value for name in _IDENTITIES if (value := getattr(settings, name)) is not None}
     if settings.auth == "azure-identity":
         return AzureIdentitySource(origin.resource, identity)
-    transport = Transport(max_requests=_IMDS_CONNECTIONS, context=tls_context(None), metrics=metrics.transport)
+    transport = Transport(
+        max_requests=_IMDS_CONNECTIONS, context=tls_context(None), metrics=metrics.transport
+    )
     return ImdsSource(transport, settings.imds_endpoint, origin.resource, identity)

@@ -96,7 +96,7 @@ class Worker:
                 told=bytes.fromhex(self.charge.told),
                 resend=self.settings.resend,
                 successor=self.charge.successor,
-                poke=lambda: self.channel.send("poke"),
+                poke=self._poke,
             )
             self._fd = attached.fd
             nursery.start_soon(self.rotation.run)
@@ -125,7 +125,7 @@ class Worker:
         self.rotation = Rotation(
             self.table,
             self.metrics.filesystem,
-            helper=lambda name: self.channel.send("lookup", name=name.decode("ascii")) and None,
+            helper=self._look_up_from_outside,
             pending=lambda: sum(self.resolver.waiting.values()),
         )
         limits = Limits(
@@ -145,7 +145,9 @@ class Worker:
             store=ValueStore(ipc.VALUES_FD, settings.max_cache),
             matches=_globs(settings.include, settings.exclude),
             prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
-            prefetch_names=tuple(SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)),
+            prefetch_names=tuple(
+                SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)
+            ),
             prefetch_lists=not all(NAME_PATTERN.fullmatch(glob) for glob in settings.prefetch),
             held=self.table.held,
             let_go=self._let_go,
@@ -182,6 +184,12 @@ class Worker:
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap
             "python": platform.python_version(),
         }
+
+    def _poke(self) -> None:
+        self.channel.send("poke")
+
+    def _look_up_from_outside(self, name: bytes) -> None:
+        self.channel.send("lookup", name=name.decode("ascii"))
 
     def _let_go(self, name: SecretName) -> None:
         self.rotation.forget_entries(tuple(self.table.spellings.get(name.key, ())))
@@ -232,7 +240,7 @@ class Worker:
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
 
     async def _watch_suspend(self) -> None:
-        """trio's clock and the kernel's entry timeouts stand still while a machine is suspended: the gap is age."""
+        """Trio's clock and the kernel's entry timeouts stand still while a machine is suspended: the gap is age."""
         gap = _boottime_gap()
         while True:
             await trio.sleep(_SUSPEND_CHECK_SECONDS)

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 DEFAULT_USER = "keyvaultfs"
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_GET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 3, 24, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_GET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = (
+    1,
+    4,
+    3,
+    24,
+    38,
+)
 _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 39, 47, 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _THREAD_STACK = 512 * 1024
@@ -69,7 +75,9 @@ def _become(run_as: str | None, notes: list[str]) -> None:
     except KeyError:
         if run_as is not None:
             raise
-        notes.append(f"the worker stays root: there is no user {DEFAULT_USER!r}; create it or name one with run_as=")
+        notes.append(
+            f"the worker stays root: there is no user {DEFAULT_USER!r}; create it or name one with run_as="
+        )
         return
     if user.pw_uid == 0:
         return

@@ -16,7 +16,7 @@ import trio
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 # linux/fuse.h: fuse_in_header (len, opcode, unique, nodeid, …) and fuse_out_header (len, error, unique).
 _OUT = struct.Struct("<IiQ")
@@ -138,7 +138,7 @@ def _answer(device: int, reply: bytes, told: bytes) -> bytes:
     return bytes(answer)
 
 
-async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[[], Awaitable[None] | None]) -> None:
+async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[[], None]) -> None:
     """Answer the requests that a predecessor had read with ESTALE, on which the kernel repeats look-ups and opens.
 
     The queue is first in, first out: whatever is older than the first request in it was read by the predecessor.
