@@ -29,7 +29,9 @@ def _fetch(name: str) -> bytes:
             f"{where}&resource={quote(_vault['resource'], safe='')}", headers={"Metadata": "true"}, timeout=10
         )
         _session.headers["Authorization"] = f"Bearer {found.json()['access_token']}"
-    answer = _session.get(f"{_vault['url']}/secrets/{name}?api-version=7.4", timeout=10, verify=_vault["ca_file"])
+    answer = _session.get(
+        f"{_vault['url']}/secrets/{name}?api-version=7.4", timeout=10, verify=_vault["ca_file"]
+    )
     answer.raise_for_status()
     value: str = answer.json()["value"]
     return value.encode()
@@ -55,7 +57,8 @@ class Agent(asyncio.Protocol):
             if (value := _values.get(name)) is None:
                 value = _values[name] = _fetch(name)
             self._transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(value), value)
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(value), value)
             )
 
 

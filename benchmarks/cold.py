@@ -31,7 +31,9 @@ tutorial (a token, then the secret) in one `sh`; the SDK's are `azure-identity` 
 """
 
 
-def _measure(vault: VaultProcess, case: Case, reader: Reader, jobs: dict[str, dict[str, Any]], rounds: int) -> int:
+def _measure(
+    vault: VaultProcess, case: Case, reader: Reader, jobs: dict[str, dict[str, Any]], rounds: int
+) -> int:
     """Each competitor in turn reads a name of its own; returns the most requests that one of our reads took."""
     names = vault.made_up(1000, size=32, updated=1_700_000_000)
     random.Random(12).shuffle(names)  # in directory order it would be `ls -l`, which has a group of its own
@@ -79,7 +81,8 @@ def run(quick: bool) -> Group:
             most = max(most, _measure(vault, case, reader, jobs, rounds))
     _goals(group, most)
     group.plot = bars(
-        "Cold file", [(case.title, "ms", {who: case.median(who) for who in case.samples}) for case in group.cases]
+        "Cold file",
+        [(case.title, "ms", {who: case.median(who) for who in case.samples}) for case in group.cases],
     )
     return group
 

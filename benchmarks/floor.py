@@ -40,7 +40,9 @@ class Floor(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOENT)
         return self.attributes(inode)
 
-    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext | None = None) -> pyfuse3.EntryAttributes:
+    async def getattr(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext | None = None
+    ) -> pyfuse3.EntryAttributes:
         """Of an inode."""
         return self.attributes(inode)
 
@@ -55,7 +57,9 @@ class Floor(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, name, self.attributes(index + 2), index + 1):
                 break
 
-    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
         """With the kernel's page cache, as keyvaultfs does it."""
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 

@@ -47,7 +47,9 @@ def _asked(vault: VaultProcess) -> str:
     return f"{len(found)} ({gets} of values)"
 
 
-def _cold(vault: VaultProcess, below: Path, case: Case, command: list[str], reader: Reader, rounds: int) -> None:
+def _cold(
+    vault: VaultProcess, below: Path, case: Case, command: list[str], reader: Reader, rounds: int
+) -> None:
     for _ in range(rounds):
         with peers.ours(vault, below / "cold", *peers.LONG) as mount:
             _settled(vault)
@@ -61,7 +63,9 @@ def _settled(vault: VaultProcess) -> None:
     vault.reset_requests()
 
 
-def _warm(vault: VaultProcess, folders: dict[str, Path], case: Case, command: list[str], reader: Reader, rounds: int) -> None:
+def _warm(
+    vault: VaultProcess, folders: dict[str, Path], case: Case, command: list[str], reader: Reader, rounds: int
+) -> None:
     for where in folders.values():
         reader.each(_job(command, where))
     _settled(vault)
@@ -88,18 +92,29 @@ def _size(size: int, quick: bool, cases: dict[str, Case]) -> None:
         many = size >= 1000
         for name, command in COMMANDS.items():
             if not _skipped(size, name, quick):
-                _cold(vault, below, cases[name], command, reader, (1 if many else 2) if quick else (3 if many else 7))
+                _cold(
+                    vault,
+                    below,
+                    cases[name],
+                    command,
+                    reader,
+                    (1 if many else 2) if quick else (3 if many else 7),
+                )
         mount = stack.enter_context(peers.ours(vault, below / "kv", *peers.LONG))
         found = stack.enter_context(peers.file_systems(below, names))
-        folders = {who: mount.where if who == OURS else found[who] for who in peers.FILES if who == OURS or who in found}
+        folders = {
+            who: mount.where if who == OURS else found[who]
+            for who in peers.FILES
+            if who == OURS or who in found
+        }
         for name, command in COMMANDS.items():
             if not _skipped(size, name, quick):
                 _warm(vault, folders, cases[name], command, reader, 5 if quick else 15)
 
 
 def _one_by_one(group: Group, quick: bool) -> None:
-    """Cold `ls -l` of 1,000 at 20 ms, against one GET after another on one connection."""
-    size = 1000
+    """Cold `ls -l` at 20 ms, against one GET after another on one connection."""
+    size = 250 if quick else 1000
     case = group.case(f"ls -l of {size:,}, {_LATENCY_MS} ms latency", "ms")
     with contextlib.ExitStack() as stack:
         vault = stack.enter_context(VaultProcess(latency=_LATENCY_MS / 1e3))
@@ -117,7 +132,11 @@ def _one_by_one(group: Group, quick: bool) -> None:
                 warm = len(vault.requests())
             case.add(ONE_BY_ONE, _gets(vault, names))
             case.say(ONE_BY_ONE, "requests", _asked(vault))
-    group.at_most(f"cold ls -l of {size:,}, {_LATENCY_MS} ms: of one GET after another", case.ratio(COLD, ONE_BY_ONE), 1 / 8)
+    group.at_most(
+        f"cold ls -l of {size:,}, {_LATENCY_MS} ms: of one GET after another",
+        case.ratio(COLD, ONE_BY_ONE),
+        1 / 8,
+    )
     group.at_most(f"warm ls -l of {size:,}: requests", warm, 0, "requests")
 
 
@@ -127,7 +146,9 @@ def _gets(vault: VaultProcess, names: list[str]) -> float:
         session.trust_env = False
         where = f"{vault.imds}/metadata/identity/oauth2/token"
         wanted = {"api-version": "2018-02-01", "resource": vault.resource}
-        token = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10).json()["access_token"]
+        token = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10).json()[
+            "access_token"
+        ]
         session.headers["Authorization"] = f"Bearer {token}"
         session.verify = vault.ca_file
         vault.reset_requests()
@@ -140,7 +161,9 @@ def _gets(vault: VaultProcess, names: list[str]) -> float:
 def run(quick: bool) -> Group:
     """Measure."""
     group = Group("listings", "Listings", ABOUT)
-    by_size = {size: {name: group.case(f"{name}, {size:,} secrets", "ms") for name in COMMANDS} for size in SIZES}
+    by_size = {
+        size: {name: group.case(f"{name}, {size:,} secrets", "ms") for name in COMMANDS} for size in SIZES
+    }
     for size in SIZES:
         _size(size, quick, by_size[size])
     for size in SIZES:
@@ -154,8 +177,12 @@ def run(quick: bool) -> Group:
     group.at_most("ls cold, 10,000 secrets: of the time of 100", most.median(COLD) / fewer.median(COLD), 110)
     long, short = by_size[SIZES[-1]]["ls -l"], by_size[SIZES[1]]["ls -l"]
     if long.has(OURS, COLD):
-        group.at_most("ls -l warm, 10,000 secrets: of the time of 100", long.median(OURS) / short.median(OURS), 110)
-        group.at_most("ls -l cold, 10,000 secrets: of the time of 100", long.median(COLD) / short.median(COLD), 110)
+        group.at_most(
+            "ls -l warm, 10,000 secrets: of the time of 100", long.median(OURS) / short.median(OURS), 110
+        )
+        group.at_most(
+            "ls -l cold, 10,000 secrets: of the time of 100", long.median(COLD) / short.median(COLD), 110
+        )
     else:
         group.notes.append("Left out with `QUICK=1`: `ls -l`, `ls --color` and `find` of 10,000.")
     _one_by_one(group, quick)

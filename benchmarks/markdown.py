@@ -84,7 +84,8 @@ def page(groups: Sequence[Group], facts: Mapping[str, str], missing: Sequence[st
     head = [
         "# Results",
         "",
-        "Written by `make bench`" + (" with `QUICK=1` (few rounds: for a look, not for a verdict)." if quick else ".")
+        "Written by `make bench`"
+        + (" with `QUICK=1` (few rounds: for a look, not for a verdict)." if quick else ".")
         + " Every number is of the run described here, and every ratio is of numbers of this run, taken round by round:",
         "the competitors take turns, so that whatever else the machine does hits all of them alike.",
         "",

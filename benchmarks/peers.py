@@ -63,7 +63,9 @@ def wait(holds: Callable[[], bool], child: subprocess.Popen[bytes], what: str) -
 def mounted(command: list[str], where: Path, what: str) -> Iterator[Path]:
     """A file system that a foreground program mounts."""
     where.mkdir(exist_ok=True)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait(lambda: bool(mounts_below(where)), child, what)
         yield where
@@ -163,7 +165,10 @@ def nginx(below: Path) -> Iterator[int | None]:
     (below / "nginx.conf").write_text(
         f"daemon off; worker_processes 1; pid {below}/nginx.pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; keepalive_requests 100000000; "
-        + "".join(f"{kind}_temp_path {below}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        + "".join(
+            f"{kind}_temp_path {below}/{kind}; "
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         + f'server {{ listen 127.0.0.1:{port}; location / {{ return 200 "s000"; }} }} }}\n'
     )
     child = subprocess.Popen(

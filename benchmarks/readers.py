@@ -56,7 +56,12 @@ def crowd(folder: str, names: list[str], readers: int, reads: int) -> dict[str, 
     os.close(gate)
     times = [time for (time,) in _DOUBLE.iter_unpack(memory)]
     rate = readers * reads / took
-    return {"rate": rate, "p50": quantile(times, 0.5) * 1e3, "p99": quantile(times, 0.99) * 1e3, "failed": failed}
+    return {
+        "rate": rate,
+        "p50": quantile(times, 0.5) * 1e3,
+        "p99": quantile(times, 0.99) * 1e3,
+        "failed": failed,
+    }
 
 
 def run(folder: Path, names: list[str], readers: int, reads: int) -> dict[str, float]:

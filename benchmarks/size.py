@@ -174,6 +174,7 @@ def run(quick: bool) -> Group:
     _starts(group, quick)
     _takeovers(group, quick)
     group.plot = bars(
-        "Size", [(case.title, case.unit, {who: case.median(who) for who in case.samples}) for case in group.cases]
+        "Size",
+        [(case.title, case.unit, {who: case.median(who) for who in case.samples}) for case in group.cases],
     )
     return group

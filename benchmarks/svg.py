@@ -28,7 +28,10 @@ def _page(height: float, parts: Sequence[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
         f'viewBox="0 0 {_WIDTH} {height:.0f}" font-family="sans-serif" font-size="12" fill="#222">'
     )
-    return "\n".join([head, f'<rect width="{_WIDTH}" height="{height:.0f}" fill="#fff"/>', *parts, "</svg>"]) + "\n"
+    return (
+        "\n".join([head, f'<rect width="{_WIDTH}" height="{height:.0f}" fill="#fff"/>', *parts, "</svg>"])
+        + "\n"
+    )
 
 
 def _decades(low: float, high: float) -> tuple[int, int]:
@@ -61,7 +64,9 @@ def bars(title: str, panels: Sequence[tuple[str, str, Mapping[str, float]]]) -> 
             long = (math.log10(value) - first) * scale
             colour = _COLOURS[0] if name.startswith(OURS) else "#b0b0b0"
             parts.append(_text(_LABEL - 8, y + 13, name, "end"))
-            parts.append(f'<rect x="{_LABEL}" y="{y:.1f}" width="{long:.1f}" height="{_BAR}" fill="{colour}"/>')
+            parts.append(
+                f'<rect x="{_LABEL}" y="{y:.1f}" width="{long:.1f}" height="{_BAR}" fill="{colour}"/>'
+            )
             parts.append(_text(_LABEL + long + 5, y + 13, number(value)))
             y += _BAR + _GAP
         y += 16
@@ -98,5 +103,7 @@ def lines(title: str, across: str, up: str, series: Mapping[str, Sequence[tuple[
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in map(place, line)]
-        parts.append(_text(left + wide + 16, top + 14 + 18 * index, f"● {name}", more=f' style="fill:{colour}"'))
+        parts.append(
+            _text(left + wide + 16, top + 14 + 18 * index, f"● {name}", more=f' style="fill:{colour}"')
+        )
     return _page(max(top + high + 50, top + 30 + 18 * len(series)), parts)

@@ -40,7 +40,9 @@ def _calibrated(reader: Reader, job: dict[str, Any], seconds: float) -> dict[str
     return {**job, "count": max(1, min(5000, int(seconds / each)))}
 
 
-def _measure(case: Case, jobs: dict[str, dict[str, Any]], readers: list[Reader], rounds: int, seconds: float) -> None:
+def _measure(
+    case: Case, jobs: dict[str, dict[str, Any]], readers: list[Reader], rounds: int, seconds: float
+) -> None:
     """All competitors in turn, in each round beginning with another."""
     for reader in readers[1:]:  # connections and imports of each reader are made before
         for job in jobs.values():
@@ -58,7 +60,9 @@ def _measure(case: Case, jobs: dict[str, dict[str, Any]], readers: list[Reader],
     case.samples = {who: case.samples[who] for who in order}
 
 
-def _jobs(found: dict[str, Path], vault: VaultProcess, port: int, constant: int | None) -> dict[str, dict[str, Any]]:
+def _jobs(
+    found: dict[str, Path], vault: VaultProcess, port: int, constant: int | None
+) -> dict[str, dict[str, Any]]:
     jobs: dict[str, dict[str, Any]] = {
         who: {"do": "read", "name": str(found[who] / _NAME)} for who in peers.FILES if who in found
     }
@@ -104,8 +108,10 @@ def run(quick: bool) -> Group:
         for _ in range(2 if quick else 7):
             last.add(FRESH, readers[0].each(job) * 1e6)
     _goals(group)
-    group.plot = bars("Warm file", [(case.title, "µs", {who: case.median(who) for who in case.samples})
-                                    for case in group.cases])
+    group.plot = bars(
+        "Warm file",
+        [(case.title, "µs", {who: case.median(who) for who in case.samples}) for case in group.cases],
+    )
     return group
 
 
