@@ -24,10 +24,11 @@ WARM_SDK = "SDK client, warm"
 FRESH = "SDK client, fresh process"
 LATENCIES = (0, 20, 50)
 ABOUT = """
-Each read is of a name that was never asked for before; the embedded vault waits so long before each answer as the heading
-says (its token endpoint does not wait). keyvaultfs holds a connection and a token, as it does on a machine where it has run
-for a minute; its first read after mounting, which needs both, has a row of its own. The two `curl`s are those of Microsoft's
-tutorial (a token, then the secret) in one `sh`; the SDK's are `azure-identity` and `azure-keyvault-secrets`.
+Each read is of a name that was never asked for before; the embedded vault waits so long before each answer as
+the heading says (its token endpoint does not wait). keyvaultfs holds a connection and a token, as it does on a
+machine where it has run for a minute; its first read after mounting, which needs both, has a row of its own.
+The two `curl`s are those of Microsoft's tutorial (a token, then the secret) in one `sh`; the SDK's are
+`azure-identity` and `azure-keyvault-secrets`.
 """
 
 
@@ -101,6 +102,6 @@ def _goals(group: Group, most: int) -> None:
             text,
             case.ratio(FRESH, CAT),
             20,
-            why="both wait for the vault's own latency, the SDK twice (it asks for the challenge first): the more the vault "
-            "makes everybody wait, the less can be won",
+            why="both wait for the vault's own latency, the SDK twice (it asks for the challenge first): "
+            "the more the vault makes everybody wait, the less can be won",
         )

@@ -20,9 +20,10 @@ SECRETS = 1000
 COLD = f"{OURS}, cold"
 _LATENCY_MS = 20
 ABOUT = """
-256 processes read secrets that they choose at random among 1,000, all beginning at once. Cold is a fresh mount and a vault
-of 20 ms latency, 8 reads for each process; warm is the same mount when every value is known, more reads for each process.
-The time of a read is what its process saw; the most requests in flight are counted by the vault.
+256 processes read secrets that they choose at random among 1,000, all beginning at once. Cold is a fresh mount
+and a vault of 20 ms latency, 8 reads for each process; warm is the same mount when every value is known, more
+reads for each process. The time of a read is what its process saw; the most requests in flight are counted by
+the vault.
 """
 
 

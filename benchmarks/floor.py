@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - pyfuse3 hands over more than a constant needs
 """The least file system that pyfuse3 can be: every answer is a constant. What it costs, pyfuse3 costs.
 
 ``python -m benchmarks.floor MOUNTPOINT COUNT``: COUNT files, each with its name and a newline in it.

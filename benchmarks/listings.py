@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -29,12 +30,25 @@ COMMANDS = {
 COLD = f"{OURS}, cold"
 ONE_BY_ONE = "one GET after another"
 _LATENCY_MS = 20
+WHY_LS = (
+    "compare the pyfuse3 floor with bindfs: pyfuse3 has READDIRPLUS alone, so each name costs the making of its attributes "
+    "in Python and, in the kernel, a dentry and an inode"
+)
 ABOUT = """
-`ls`, `ls -l`, `ls --color=always` and `find`, each as a process with its output thrown away. Cold is the first command on a
-fresh mount, the vault at 0 ms of latency unless the heading says otherwise; warm is any later one. The peers show the same
-names: bindfs and rclone from tmpfs, the pyfuse3 floor from constants. Beside the time stand the requests to the vault that
-the command caused, as the vault counted them.
+`ls`, `ls -l`, `ls --color=always` and `find`, each as a process with its output thrown away. Cold is the first
+command on a fresh mount, the vault at 0 ms of latency unless the heading says otherwise; warm is any later one.
+The peers show the same names: bindfs and rclone from tmpfs, the pyfuse3 floor from constants. Beside the time
+stand the requests to the vault that the command caused, as the vault counted them.
 """
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where a command is measured."""
+
+    vault: VaultProcess
+    below: Path
+    reader: Reader
 
 
 def _job(command: list[str], where: Path) -> dict[str, Any]:
@@ -47,14 +61,12 @@ def _asked(vault: VaultProcess) -> str:
     return f"{len(found)} ({gets} of values)"
 
 
-def _cold(
-    vault: VaultProcess, below: Path, case: Case, command: list[str], reader: Reader, rounds: int
-) -> None:
+def _cold(stage: _Stage, case: Case, command: list[str], rounds: int) -> None:
     for _ in range(rounds):
-        with peers.ours(vault, below / "cold", *peers.LONG) as mount:
-            _settled(vault)
-            case.add(COLD, reader.each(_job(command, mount.where)) * 1e3)
-            case.say(COLD, "requests", _asked(vault))
+        with peers.ours(stage.vault, stage.below / "cold", *peers.LONG) as mount:
+            _settled(stage.vault)
+            case.add(COLD, stage.reader.each(_job(command, mount.where)) * 1e3)
+            case.say(COLD, "requests", _asked(stage.vault))
 
 
 def _settled(vault: VaultProcess) -> None:
@@ -63,18 +75,16 @@ def _settled(vault: VaultProcess) -> None:
     vault.reset_requests()
 
 
-def _warm(
-    vault: VaultProcess, folders: dict[str, Path], case: Case, command: list[str], reader: Reader, rounds: int
-) -> None:
+def _warm(stage: _Stage, folders: dict[str, Path], case: Case, command: list[str], rounds: int) -> None:
     for where in folders.values():
-        reader.each(_job(command, where))
-    _settled(vault)
+        stage.reader.each(_job(command, where))
+    _settled(stage.vault)
     order = list(folders)
     for number in range(rounds):
         turn = number % len(order)
         for who in order[turn:] + order[:turn]:
-            case.add(who, reader.each(_job(command, folders[who])) * 1e3)
-    case.say(OURS, "requests", _asked(vault))
+            case.add(who, stage.reader.each(_job(command, folders[who])) * 1e3)
+    case.say(OURS, "requests", _asked(stage.vault))
 
 
 def _skipped(size: int, name: str, quick: bool) -> bool:
@@ -89,27 +99,19 @@ def _size(size: int, quick: bool, cases: dict[str, Case]) -> None:
         names = vault.made_up(size, size=8, updated=1_700_000_000)
         below = stack.enter_context(peers.folder())
         reader = stack.enter_context(Reader())
-        many = size >= 1000
-        for name, command in COMMANDS.items():
-            if not _skipped(size, name, quick):
-                _cold(
-                    vault,
-                    below,
-                    cases[name],
-                    command,
-                    reader,
-                    (1 if many else 2) if quick else (3 if many else 7),
-                )
+        stage = _Stage(vault, below, reader)
+        shown = {name: command for name, command in COMMANDS.items() if not _skipped(size, name, quick)}
+        rounds = 1 if quick and size >= 1000 else 2 if quick else 3 if size >= 1000 else 7
+        for name, command in shown.items():
+            _cold(stage, cases[name], command, rounds)
         mount = stack.enter_context(peers.ours(vault, below / "kv", *peers.LONG))
-        found = stack.enter_context(peers.file_systems(below, names))
-        folders = {
-            who: mount.where if who == OURS else found[who]
-            for who in peers.FILES
-            if who == OURS or who in found
-        }
-        for name, command in COMMANDS.items():
-            if not _skipped(size, name, quick):
-                _warm(vault, folders, cases[name], command, reader, 5 if quick else 15)
+        found = {**stack.enter_context(peers.file_systems(below, names)), OURS: mount.where}
+        folders = {who: found[who] for who in peers.FILES if who in found}
+        for name, command in shown.items():
+            _warm(stage, folders, cases[name], command, 5 if quick else 15)
+    for case in cases.values():
+        if COLD in case.samples:  # below the warm ones
+            case.samples[COLD] = case.samples.pop(COLD)
 
 
 def _one_by_one(group: Group, quick: bool) -> None:
@@ -166,32 +168,29 @@ def run(quick: bool) -> Group:
     }
     for size in SIZES:
         _size(size, quick, by_size[size])
-    for size in SIZES:
-        for case in by_size[size].values():
-            if COLD in case.samples:
-                case.samples[COLD] = case.samples.pop(COLD)
-    most, fewer = by_size[SIZES[-1]]["ls"], by_size[SIZES[1]]["ls"]
+    most = by_size[SIZES[-1]]["ls"]
     if most.has(peers.BINDFS):
-        group.at_most("ls of 10,000 warm names: of bindfs", most.ratio(OURS, peers.BINDFS), 3)
-    group.at_most("ls warm, 10,000 secrets: of the time of 100", most.median(OURS) / fewer.median(OURS), 110)
-    group.at_most("ls cold, 10,000 secrets: of the time of 100", most.median(COLD) / fewer.median(COLD), 110)
-    long, short = by_size[SIZES[-1]]["ls -l"], by_size[SIZES[1]]["ls -l"]
-    if long.has(OURS, COLD):
-        group.at_most(
-            "ls -l warm, 10,000 secrets: of the time of 100", long.median(OURS) / short.median(OURS), 110
-        )
-        group.at_most(
-            "ls -l cold, 10,000 secrets: of the time of 100", long.median(COLD) / short.median(COLD), 110
-        )
-    else:
+        group.at_most("ls of 10,000 warm names: of bindfs", most.ratio(OURS, peers.BINDFS), 3, why=WHY_LS)
+    for name in ("ls", "ls -l"):
+        many, few = by_size[SIZES[-1]][name], by_size[SIZES[1]][name]
+        for who, said in ((OURS, "warm"), (COLD, "cold")):
+            if many.has(who):
+                text = f"{name} {said}, 10,000 secrets: of the time of 100"
+                group.at_most(text, many.median(who) / few.median(who), 110)
+    if quick:
         group.notes.append("Left out with `QUICK=1`: `ls -l`, `ls --color` and `find` of 10,000.")
     _one_by_one(group, quick)
+    group.plot = lines("Listings", "secrets", "ms", _series(by_size))
+    return group
+
+
+def _series(by_size: dict[int, dict[str, Case]]) -> dict[str, list[tuple[float, float]]]:
+    """What the plot shows."""
     series: dict[str, list[tuple[float, float]]] = {}
     for size, cases in by_size.items():
         for name in ("ls", "ls -l"):
             for who in (OURS, COLD, peers.BINDFS, peers.RCLONE):
                 if cases[name].has(who):
-                    said = who.replace(OURS, f"{OURS}, warm") if who == OURS else who
+                    said = f"{OURS}, warm" if who == OURS else who
                     series.setdefault(f"{name}: {said}", []).append((float(size), cases[name].median(who)))
-    group.plot = lines("Listings", "secrets", "ms", series)
-    return group
+    return series

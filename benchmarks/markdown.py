@@ -86,7 +86,7 @@ def page(groups: Sequence[Group], facts: Mapping[str, str], missing: Sequence[st
         "",
         "Written by `make bench`"
         + (" with `QUICK=1` (few rounds: for a look, not for a verdict)." if quick else ".")
-        + " Every number is of the run described here, and every ratio is of numbers of this run, taken round by round:",
+        + " Every number is of the run described here, and every ratio is of numbers of this run, round by round:",
         "the competitors take turns, so that whatever else the machine does hits all of them alike.",
         "",
         table(["", ""], [[name, value] for name, value in facts.items()]),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,8 +188,6 @@ def nginx(below: Path) -> Iterator[int | None]:
 
 def listens(port: int) -> bool:
     """Whether somebody does, on loopback."""
-    import socket  # noqa: PLC0415
-
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
@@ -196,8 +195,6 @@ def listens(port: int) -> bool:
 
 def free_port() -> int:
     """One of loopback that nobody has now."""
-    import socket  # noqa: PLC0415
-
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -218,9 +215,9 @@ def tutorial(vault: VaultProcess) -> list[str]:
     resource = vault.resource.replace(":", "%3A").replace("/", "%2F")
     token = f"{vault.imds}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}"
     secret = f"{vault.url}/secrets/{{}}?api-version=7.4"
+    cut = r'''sed 's/.*"access_token": *"\([^"]*\)".*/\1/''''
     return [
         "sh",
         "-c",
-        f"T=$(curl -s --noproxy '*' '{token}' -H Metadata:true | sed 's/.*\"access_token\": *\"\\([^\"]*\\)\".*/\\1/'); "
-        f"curl -sf --noproxy '*' --cacert {vault.ca_file} '{secret}' -H \"Authorization: Bearer $T\"",
+        f"T=$(curl -s --noproxy '*' '{token}' -H Metadata:true | {cut}); curl -sf --noproxy '*' --cacert {vault.ca_file} '{secret}' -H \"Authorization: Bearer $T\"",
     ]

@@ -72,7 +72,7 @@ def _http(job: dict[str, Any]) -> Callable[[str], object]:
 
 
 def _requests(job: dict[str, Any]) -> Callable[[str], object]:
-    import requests  # noqa: PLC0415 - not in the other readers
+    import requests  # not in the other readers
 
     if "session" not in _kept:
         _kept["session"] = requests.Session()
@@ -83,7 +83,7 @@ def _requests(job: dict[str, Any]) -> Callable[[str], object]:
 
 def _sdk(job: dict[str, Any]) -> Callable[[str], object]:
     os.environ.update(job["env"])
-    from benchmarks.sdk_read import client  # noqa: PLC0415 - half a second of imports
+    from benchmarks.sdk_read import client  # half a second of imports
 
     if "client" not in _kept:
         _kept["client"] = client(job["url"])

@@ -22,14 +22,12 @@ from benchmarks.stats import quantile
 _DOUBLE = struct.Struct("d")
 
 
-def _reader(folder: str, names: list[str], reads: int, number: int, memory: mmap.mmap, gate: int) -> None:
+def _reader(paths: list[str], memory: mmap.mmap, place: int, gate: int) -> None:
     """One of the crowd: waits until the gate's other end is closed, then reads."""
-    order = random.Random(number).choices(names, k=reads)
     os.read(gate, 1)
-    place = number * reads * _DOUBLE.size
-    for name in order:
+    for path in paths:
         begin = time.perf_counter()
-        read_file(folder + name)
+        read_file(path)
         _DOUBLE.pack_into(memory, place, time.perf_counter() - begin)
         place += _DOUBLE.size
 
@@ -44,7 +42,8 @@ def crowd(folder: str, names: list[str], readers: int, reads: int) -> dict[str, 
             status = 1
             try:
                 os.close(opener)
-                _reader(folder, names, reads, number, memory, gate)
+                paths = [folder + name for name in random.Random(number).choices(names, k=reads)]
+                _reader(paths, memory, number * reads * _DOUBLE.size, gate)
                 status = 0
             finally:
                 os._exit(status)

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 KEEPER = "keeper"
 WORKER = "worker"
 ABOUT = """
-Resident memory is what `ps` shows (VmRSS); beside it the proportional share (Pss), which counts a page that several processes
-share by parts. The time to the first answer is from the start of `keyvaultfs mount` to its return in the background and the
-answer to a `stat` of the mount; the first value includes the token, the connection and the request. The take-over is measured
-by a reader that opens and reads without pause, whose longest read spans the SIGKILL of the worker.
+Resident memory is what `ps` shows (VmRSS); beside it the proportional share (Pss), which counts a page that
+several processes share by parts. The time to the first answer is from the start of `keyvaultfs mount` to its
+return in the background and the answer to a `stat` of the mount; the first value includes the token, the
+connection and the request. The take-over is measured by a reader that opens and reads without pause, whose
+longest read spans the SIGKILL of the worker.
 """
 
 
@@ -61,7 +62,7 @@ def _sizes(group: Group, quick: bool) -> None:
             vault.clear_secrets()
             made = vault.made_up(10_000, size=1024, updated=1_700_000_000)
             with peers.ours(vault, below / "c", *peers.LONG) as mount:
-                os.listdir(mount.where)
+                list(mount.where.iterdir())
                 _memory(names, mount)
                 for name in made[:1000]:
                     (mount / name).read_bytes()

@@ -28,11 +28,12 @@ _SIZES = (100, 1000)
 _LATENCY_MS = 20
 _CHANGES = 3
 ABOUT = """
-Values in use were first read at different times, spread over one `ttl`, and are opened again four times in each. An hour at the default `ttl` of 300 s is too long for
-a benchmark, so a shorter `ttl` (in the table) is measured for some of its lengths, after the first, and the requests are
-scaled to it; while it is measured, three secrets are rotated in the vault. Polling each value is what the Secrets Store CSI
-driver does, each 120 s when rotation is on: one round is made, and the vault's count is scaled. Processor time is of keeper
-and worker together, with nobody reading, at the default `ttl`. The vault waits 20 ms before each answer.
+Values in use were first read at different times, spread over one `ttl`, and are opened again four times in
+each. An hour at the default `ttl` of 300 s is too long for a benchmark, so a shorter `ttl` (in the table) is
+measured for some of its lengths, after the first, and the requests are scaled to it; while it is measured,
+three secrets are rotated in the vault. Polling each value is what the Secrets Store CSI driver does, each 120 s
+when rotation is on: one round is made, and the vault's count is scaled. Processor time is of keeper and worker
+together, with nobody reading, at the default `ttl`. The vault waits 20 ms before each answer.
 """
 
 

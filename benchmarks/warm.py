@@ -25,11 +25,12 @@ SDK = "SDK client, warm"
 FRESH = "SDK client, fresh process"
 _NAME = "s000"
 ABOUT = """
-One secret that is cached, read again and again: `open` + `read` + `close`, `stat`, and `cat` as a process, by 1 and by 8
-reader processes at once. tmpfs is the physical limit; the pyfuse3 floor (`floor.py`) answers with constants; bindfs
-(FUSE in C) and rclone mount (FUSE in Go) show that tmpfs folder with their defaults. The HTTP agent (`agent.py`) keeps the
-value in memory and is asked over loopback with Python's `http.client`, with `requests`, and with one-shot `curl`; nginx with
-a constant answer is the floor of all HTTP agents. Microsoft's client asks the embedded vault each time: it has no cache.
+One secret that is cached, read again and again: `open` + `read` + `close`, `stat`, and `cat` as a process, by 1
+and by 8 reader processes at once. tmpfs is the physical limit; the pyfuse3 floor (`floor.py`) answers with
+constants; bindfs (FUSE in C) and rclone mount (FUSE in Go) show that tmpfs folder with their defaults. The HTTP
+agent (`agent.py`) keeps the value in memory and is asked over loopback with Python's `http.client`, with
+`requests`, and with one-shot `curl`; nginx with a constant answer is the floor of all HTTP agents. Microsoft's
+client asks the embedded vault each time: it has no cache.
 """
 
 
@@ -132,6 +133,6 @@ def _goals(group: Group) -> None:
         f"{what}: faster than the local HTTP agent by keep-alive",
         case.ratio(AGENT, OURS),
         5,
-        why="this agent does the least that an agent can do, asked by Python's leanest client; asked with requests it is "
-        "the row below it, and the row of nginx shows what HTTP costs in that client without any agent",
+        why="this agent does the least that an agent can do, asked by Python's leanest client; asked with "
+        "requests it is the row below, and nginx shows what HTTP costs in that client without any agent",
     )
