@@ -215,9 +215,9 @@ def tutorial(vault: VaultProcess) -> list[str]:
     resource = vault.resource.replace(":", "%3A").replace("/", "%2F")
     token = f"{vault.imds}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}"
     secret = f"{vault.url}/secrets/{{}}?api-version=7.4"
-    cut = r'''sed 's/.*"access_token": *"\([^"]*\)".*/\1/''''
-    return [
-        "sh",
-        "-c",
-        f"T=$(curl -s --noproxy '*' '{token}' -H Metadata:true | {cut}); curl -sf --noproxy '*' --cacert {vault.ca_file} '{secret}' -H \"Authorization: Bearer $T\"",
-    ]
+    cut = r"""sed 's/.*"access_token": *"\([^"]*\)".*/\1/'"""
+    script = (
+        f"T=$(curl -s --noproxy '*' '{token}' -H Metadata:true | {cut}); "
+        f"curl -sf --noproxy '*' --cacert {vault.ca_file} '{secret}' -H \"Authorization: Bearer $T\""
+    )
+    return ["sh", "-c", script]
