@@ -1,4 +1,4 @@
-"""GET over HTTP(S) with a total deadline, a size cap and retries. No redirect is followed, nothing is quoted."""
+"""GET over HTTP(S) with a deadline, a size cap and retries. No redirect is followed, nothing is quoted."""
 
 from __future__ import annotations
 
@@ -52,11 +52,15 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         UsageError: the file has no certificate, or cannot be read.
     """
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
         raise UsageError(f"option ca_file={ca_file}: it holds no certificate in PEM form") from None
     except OSError as exc:
         raise UsageError(f"option ca_file={ca_file}: {exc.strerror}") from None
+    if urllib3.__version__.startswith("1."):
+        # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case.
+        context.check_hostname = False
+    return context
 
 
 class Transport:
@@ -72,7 +76,7 @@ class Transport:
         wall: Unix seconds, for a dated `Retry-After`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name, most with a default
         self,
         *,
         max_requests: int,
@@ -106,7 +110,7 @@ class Transport:
             probe: use the slot that is kept for probes, and do not try again.
 
         Raises:
-            Unavailable: nobody answered, the circuit is open, or the throttle asks for more patience than there is.
+            Unavailable: nobody answered, the circuit is open, or the throttle asks for too much patience.
             BadAnswer: the answer is too large, or compressed.
             trio.TooSlowError: raised by the caller's own deadline.
         """
@@ -173,7 +177,7 @@ class Transport:
         started: list[connection.Attempt] = []
         outcome = "cancelled"
         try:
-            # A thread that was left behind keeps its slot until it ends: a resolver that never answers is bounded.
+            # A thread left behind keeps its slot until it ends: a resolver that never answers is bounded.
             answer = await threads.run(partial(self._send, url, headers, token, started), limiter)
             outcome = str(answer.status)
         except trio.Cancelled:
@@ -195,7 +199,7 @@ class Transport:
         started: list[connection.Attempt],
         end: float,
     ) -> Answer:
-        """In a worker thread, which ends soon after `end` (seconds of `time.monotonic`), whatever the peer does."""
+        """In a worker thread, which ends soon after `end` (of `time.monotonic`), whatever the peer does."""
         attempt = connection.Attempt(end, self._count_stuck)
         started.append(attempt)
         self._count_in_flight(1)
@@ -245,7 +249,7 @@ def _read(response: requests.Response) -> Answer:
 
 
 def _cause(exc: BaseException, attempt: connection.Attempt) -> str:
-    """A word for the log: the innermost exception's type tells a refused connection from a bad certificate."""
+    """A word for the log: the innermost exception tells a refused connection from a bad certificate."""
     try:
         attempt.left()
     except TimeoutError:
