@@ -26,18 +26,18 @@ def main() -> int:
     missing = installed.install_missing()
     facts = installed.facts(HERE.parent)
     groups: list[Group] = []
+    wanted.out.mkdir(parents=True, exist_ok=True)
     for name in wanted.groups:
         before = time.monotonic()
         group: Group = importlib.import_module(f"benchmarks.{name}").run(wanted.quick)
         groups.append(group)
         print(f"{name}: {time.monotonic() - before:.0f} s", file=sys.stderr)
-    facts["took"] = f"{(time.monotonic() - begin) / 60:.1f} minutes"
-    facts["groups"] = ", ".join(wanted.groups)
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    for group in groups:
-        (wanted.out / f"{group.name}.svg").write_text(group.plot, encoding="utf-8")
-    text = markdown.page(groups, facts, missing, wanted.quick)
-    (wanted.out / "RESULTS.md").write_text(text, encoding="utf-8")
+        # After each group: what a run has measured until it is interrupted is not lost.
+        facts["took"] = f"{(time.monotonic() - begin) / 60:.1f} minutes"
+        facts["groups"] = ", ".join(group.name for group in groups)
+        (wanted.out / f"{name}.svg").write_text(group.plot, encoding="utf-8")
+        text = markdown.page(groups, facts, missing, wanted.quick)
+        (wanted.out / "RESULTS.md").write_text(text, encoding="utf-8")
     print(markdown.goals([(group.title, goal) for group in groups for goal in group.goals]))
     print(f"written: {wanted.out / 'RESULTS.md'}", file=sys.stderr)
     return 0

@@ -4,5 +4,5 @@
 .PHONY: bench
 PYTHON ?= .venv/bin/python
 
-bench:
-	PYTHONPATH=src:. $(PYTHON) -m benchmarks $(if $(filter-out 0,$(QUICK)),--quick) $(if $(GROUPS),--groups $(GROUPS))
+bench: $(if $(STAMPS),$(STAMPS)/venv-test)
+	@PYTHONPATH=src:. $(PYTHON) -m benchmarks $(if $(filter-out 0,$(QUICK)),--quick) $(if $(GROUPS),--groups $(GROUPS))
