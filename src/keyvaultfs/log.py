@@ -24,7 +24,7 @@ class PriorityFormatter(logging.Formatter):
 
 
 class DescriptorHandler(logging.Handler):
-    """Writes lines to a descriptor that may be a full or broken pipe: a line is lost rather than waited for."""
+    """Writes lines to a descriptor, be it a full or broken pipe: a line is lost rather than waited for."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Causes:
         self._open: dict[str, tuple[float, int]] = {}
 
     def begin(self, cause: str, **facts: object) -> None:
-        """Count `cause`; the first time it is logged with `facts`, which are names and numbers, never bodies."""
+        """Count `cause`; the first time it is logged with `facts`: names and numbers, never bodies."""
         since, times = self._open.get(cause, (self._clock(), 0))
         self._open[cause] = (since, times + 1)
         if times == 0:

@@ -85,7 +85,7 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One version of a secret, with its value; `answered` is the vault's clock (Unix seconds), if it told it."""
+    """One version of a secret, with its value; `answered` is the vault's clock, Unix seconds, if it told."""
 
     name: SecretName
     version: Version
@@ -96,7 +96,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class ListItem:
-    """A line of the vault's listing: the attributes are those of the current version, which it does not name."""
+    """A line of the vault's listing: attributes of the current version, which it does not name."""
 
     name: SecretName
     properties: Properties

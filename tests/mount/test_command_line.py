@@ -188,14 +188,10 @@ def test_the_least_environment_is_enough(vault: VaultProcess, tmp_path: Path) ->
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     env = {"PYTHONPATH": environment()["PYTHONPATH"]}
     try:
-        command = [*closed, *KEYVAULTFS, "mount", vault.url, where, "-o", options]
-        assert (
-            subprocess.run(
-                command, check=False, env=env | {"PATH": os.environ["PATH"]}, timeout=60
-            ).returncode
-            == 0
-        )
-        reader: list[str | Path] = ["setpriv", "--reuid=4321", "--clear-groups", "cat", where / "pw"]
+        command = [*closed, *KEYVAULTFS, "mount", vault.url, str(where), "-o", options]
+        done = subprocess.run(command, check=False, env=env | {"PATH": os.environ["PATH"]}, timeout=60)
+        assert done.returncode == 0
+        reader = ["setpriv", "--reuid=4321", "--clear-groups", "cat", str(where / "pw")]
         assert run(*reader) == "x"
         assert run("unshare", "--mount", *reader) == "x"
         refused = subprocess.run(

@@ -110,13 +110,13 @@ class VaultProcess:
         Args:
             name: of the secret.
             value: bytes are taken for UTF-8.
-            attributes: content_type, tags, enabled, nbf, exp, created, updated (Unix seconds), managed, version.
+            attributes: content_type, tags, enabled, managed, version; nbf, exp, created, updated (Unix seconds).
         """
         text = value.decode() if isinstance(value, bytes) else value
         answer = self._ask("POST", "/_dev/secrets", {"name": name, "value": text, **attributes})
         return str(answer["versions"][0])
 
-    rotate = set
+    rotate = set  # noqa: A003 - our own `set` is meant
 
     def bulk(self, entries: Iterable[Mapping[str, Any]]) -> list[str]:
         """Make many versions in one request; each entry is what `set` takes."""
@@ -162,7 +162,7 @@ class VaultProcess:
     # --- misbehaviour ------------------------------------------------------------------------------------
 
     def fault(self, **rule: Any) -> int:
-        """Put a rule in force and return its id: see keyvaultfs.devvault.faults.Rule; the newest match wins."""
+        """Put a rule in force, return its id: see keyvaultfs.devvault.faults.Rule; the newest match wins."""
         if isinstance(rule.get("body"), bytes):
             rule["body_base64"] = base64.b64encode(rule.pop("body")).decode()
         return int(self._ask("POST", "/_dev/faults", rule)["ids"][0])
@@ -195,8 +195,8 @@ class VaultProcess:
     ) -> list[dict[str, Any]]:
         """The requests since `reset_requests`, oldest first, narrowed down.
 
-        Each has time and end (of time.monotonic(), the same in all processes), kind ("vault", "imds"), op, name,
-        version, method, page, api_version, resource, had_token, headers, status (None: not answered), fault.
+        Each has time and end (of time.monotonic(), the same in all processes), kind ("vault", "imds"), op,
+        name, version, method, page, api_version, resource, had_token, headers, status (None: not answered), fault.
         """
         found: list[dict[str, Any]] = self.report()["requests"]
         return [

@@ -108,7 +108,15 @@ class Cache:
         self._shift = time.monotonic() - trio.current_time()
         self._nursery: trio.Nursery | None = None
         self._send, self.rotated = trio.open_memory_channel[Rotated](math.inf)
-        self.refresher = Refresher(self, rng, held, let_go, prefetch, prefetch_names, lists=prefetch_lists)
+        self.refresher = Refresher(
+            self,
+            rng=rng,
+            held=held,
+            let_go=let_go,
+            prefetch=prefetch,
+            prefetch_names=prefetch_names,
+            lists=prefetch_lists,
+        )
         self._load()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -244,7 +252,9 @@ class Cache:
     def snapshot(self) -> dict[str, object]:
         """For the file ``status``; never a value."""
         now = trio.current_time()
-        states = [record.state(now, self.limits) for record in self.records.values() if record.version is not None]
+        states = [
+            record.state(now, self.limits) for record in self.records.values() if record.version is not None
+        ]
         listing = self.last_listing
         return {
             "names": len(states),
@@ -329,7 +339,9 @@ class Cache:
         record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
         record.verdict, record.verdict_until, record.hot = None, NEVER, False
         checked = sent + self._shift
-        self.store.put(secret.name, secret.version, secret.value, secret.properties, racy=racy, checked=checked)
+        self.store.put(
+            secret.name, secret.version, secret.value, secret.properties, racy=racy, checked=checked
+        )
         self.metrics.evictions = self.store.evicted
         self.outage.answered(str(record.name), trio.current_time())
 
@@ -426,5 +438,9 @@ class Cache:
             record = self.record(stored.name)
             checked = stored.checked - self._shift
             if checked > record.checked:
-                record.name, record.version, record.properties = stored.name, stored.version, stored.properties
+                record.name, record.version, record.properties = (
+                    stored.name,
+                    stored.version,
+                    stored.properties,
+                )
                 record.checked, record.racy, record.used = checked, stored.racy, trio.current_time()

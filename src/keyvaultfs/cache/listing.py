@@ -36,17 +36,17 @@ class Listing:
     async def read(
         self,
         pages: AsyncGenerator[tuple[ListItem, ...], None],
-        timeout: float,
+        page_seconds: float,
         on_page: Callable[[tuple[ListItem, ...], float], None],
     ) -> None:
-        """Read it to its end; each page has `timeout` seconds, and is shown to `on_page` with the time of its request.
+        """Read it to its end; each page has `page_seconds`, and is shown to `on_page` with the time of its request.
 
         Failures become `failure`.
         """
         try:
             while True:
                 sent = trio.current_time()
-                with trio.fail_after(timeout):
+                with trio.fail_after(page_seconds):
                     page = await anext(pages, None)
                 if page is None:
                     self.complete = True

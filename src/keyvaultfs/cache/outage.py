@@ -42,7 +42,11 @@ class Outage:
             self._end(what)
             return
         facts = {"error": exc.cause} | ({"hint": repr(exc.hint)} if exc.hint else {})
-        about = f"vault refuses {what}" if isinstance(exc, Disabled) or what == "the listing" else "vault refuses the identity"
+        about = (
+            f"vault refuses {what}"
+            if isinstance(exc, Disabled) or what == "the listing"
+            else "vault refuses the identity"
+        )
         self._begin(what, about, facts)
 
     def answered(self, what: str, now: float) -> None:

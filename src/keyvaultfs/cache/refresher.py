@@ -31,12 +31,12 @@ class Refresher:
     def __init__(
         self,
         cache: Cache,
+        *,
         rng: random.Random,
         held: Callable[[], Collection[tuple[SecretName, Version]]],
         let_go: Callable[[SecretName], None],
         prefetch: Callable[[SecretName], bool],
         prefetch_names: tuple[SecretName, ...],
-        *,
         lists: bool,
     ) -> None:
         self._cache = cache
@@ -89,7 +89,7 @@ class Refresher:
             cache.checked(record, sent)
 
     def listed_all(self, listing: Listing) -> None:
-        """A listing came to its end: names that it lacks are asked for one by one, since names may move between pages."""
+        """A listing came to its end: names that it lacks are asked for singly, since names may move between pages."""
         held = self._held_names()
         for record in tuple(self._cache.records.values()):
             key = record.name.key
@@ -117,7 +117,12 @@ class Refresher:
                 cache.start_listing()
             return
         for record in due[:1] if cache.outage else due:
-            if forbidden and not record.hot and not self._prefetch(record.name) and record.name.key not in self._released:
+            if (
+                forbidden
+                and not record.hot
+                and not self._prefetch(record.name)
+                and record.name.key not in self._released
+            ):
                 # Is it a watch, or just the kernel's own cache? What is still held later is worth a request.
                 self._released.add(record.name.key)
                 self._let_go(record.name)
@@ -139,12 +144,18 @@ class Refresher:
                 continue
             if now < record.verdict_until:
                 continue
-            known = record.version is not None
-            if (key in held and record.verdict is None) or (known and (record.hot or key in held)):
-                due.append(record)
-            elif self._prefetch(record.name) and (known or record.verdict is not None):
+            if self._is_wanted(record, held):
                 due.append(record)
         return due
+
+    def _is_wanted(self, record: Record, held: Collection[str]) -> bool:
+        """Whether somebody needs its next check, rather than the next look-up's doing it."""
+        known = record.version is not None
+        if record.name.key in held and (known or record.verdict is None):
+            return True
+        return (known and record.hot) or (
+            self._prefetch(record.name) and (known or record.verdict is not None)
+        )
 
     def _listing_is_due(self, now: float) -> bool:
         listing = self._cache.last_listing

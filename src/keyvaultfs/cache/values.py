@@ -11,7 +11,7 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
 
@@ -91,7 +91,14 @@ class ValueStore:
         return (name.key, version) in self._records
 
     def put(
-        self, name: SecretName, version: Version, value: SecretValue, properties: Properties, *, racy: bool, checked: float
+        self,
+        name: SecretName,
+        version: Version,
+        value: SecretValue,
+        properties: Properties,
+        *,
+        racy: bool,
+        checked: float,
     ) -> None:
         """Keep a value, in the place of an earlier record of the same version."""
         meta = json.dumps(
@@ -158,7 +165,9 @@ class ValueStore:
         position = new_base
         moves = []
         for stored in self._records.values():
-            self._map[position : position + stored.length] = self._map[stored.start : stored.start + stored.length]
+            self._map[position : position + stored.length] = self._map[
+                stored.start : stored.start + stored.length
+            ]
             moves.append((stored, position - stored.start))
             position += stored.length
         self._map[position : position + _RECORD.size] = bytes(_RECORD.size)
@@ -172,7 +181,9 @@ class ValueStore:
 
     def _free(self, start: int, length: int) -> None:
         """Give pages back; they read as zeros. madvise(2) cannot do it to memory that is locked."""
-        hole = _libc.fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length))
+        hole = _libc.fallocate(
+            self._fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length)
+        )
         if hole != 0:
             self._map[start : start + length] = bytes(length)
 
@@ -214,7 +225,7 @@ def _packed(properties: Properties) -> list[object]:
     ]  # fmt: skip
 
 
-def _unpacked(row: list[object]) -> Properties:
+def _unpacked(row: list[Any]) -> Properties:
     enabled, created, updated, expires, not_before, content_type, tags, managed = row
     mapped = MappingProxyType(tags) if tags else NO_TAGS
-    return Properties(enabled, created, updated, expires, not_before, content_type, mapped, managed)  # type: ignore[arg-type]
+    return Properties(enabled, created, updated, expires, not_before, content_type, mapped, managed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -83,5 +83,5 @@ def _seconds(certificate: x509.Certificate, name: str) -> int:
     # cryptography 42 deprecates the naive attribute, Debian 12's 38 has no other
     aware = getattr(certificate, f"{name}_utc", None)
     if aware is None:
-        aware = getattr(certificate, name).replace(tzinfo=datetime.UTC)
+        aware = getattr(certificate, name).replace(tzinfo=dt.UTC)
     return int(aware.timestamp())

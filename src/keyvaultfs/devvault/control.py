@@ -1,7 +1,7 @@
 """The control interface: faults, the request log, knobs and secrets, in plain HTTP and without a token.
 
-Loopback only, and never part of the protocol. Every path begins with ``/_dev/``; bodies and answers are JSON; a
-mistake is a 400 with ``{"error": "what is wrong"}``.
+Loopback only, and never part of the protocol. Every path begins with ``/_dev/``; bodies and answers are JSON;
+a mistake is a 400 with ``{"error": "what is wrong"}``.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class _Control:
         return _described(self._state.store.get(request.path_params["name"])[0])
 
     async def _update(self, request: Request) -> Any:
-        """Change attributes of the current version, or of ``?version=``; `updated` moves unless it is given."""
+        """Change attributes of the current version or of ``?version=``; `updated` moves unless it is given."""
         name = request.path_params["name"]
         body = await _object(request)
         given = parse_attributes(name, body)

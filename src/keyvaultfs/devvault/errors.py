@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 _RECOVER = (
-    "A secret with (name/id) {} was not found in this key vault. If you recently deleted this secret you may be"
-    " able to recover it using the correct recovery command. For help resolving this issue, please see"
+    "A secret with (name/id) {} was not found in this key vault. If you recently deleted this secret you may"
+    " be able to recover it using the correct recovery command. For help resolving this issue, please see"
     " https://go.microsoft.com/fwlink/?linkid=2125182"
 )
 _CALLER = "appid={appid};oid={oid};iss=https://sts.windows.net/{tid}/"
@@ -132,28 +132,36 @@ def denied(kind: str, caller: dict[str, str], vault: str, operation: str = "get"
     texts = {
         "policy": (
             "AccessDenied",
-            f"The user, group or application '{who}' does not have secrets {operation} permission on key vault"
-            f" '{vault};location=westeurope'. For help resolving this issue, please see"
-            " https://go.microsoft.com/fwlink/?linkid=2125287",
+            (
+                f"The user, group or application '{who}' does not have secrets {operation} permission on key"
+                f" vault '{vault};location=westeurope'. For help resolving this issue, please see"
+                " https://go.microsoft.com/fwlink/?linkid=2125287"
+            ),
         ),
         "rbac": (
             "ForbiddenByRbac",
-            "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or"
-            " role definitions were changed recently, please observe propagation time.\r\n"
-            f"Caller: {who}\r\nAction: 'Microsoft.KeyVault/vaults/secrets/{action}/action'\r\n"
-            f"Resource: '/subscriptions/0/resourcegroups/dev/providers/microsoft.keyvault/vaults/{vault}'\r\n"
-            "Assignment: (not found)\r\nDenyAssignmentId: null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\n"
-            f"Vault: {vault};location=westeurope\r\n",
+            (
+                "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments"
+                " or role definitions were changed recently, please observe propagation time.\r\n"
+                f"Caller: {who}\r\nAction: 'Microsoft.KeyVault/vaults/secrets/{action}/action'\r\n"
+                "Resource: '/subscriptions/0/resourcegroups/dev/providers/microsoft.keyvault/vaults/"
+                f"{vault}'\r\nAssignment: (not found)\r\nDenyAssignmentId: null\r\n"
+                f"DecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {vault};location=westeurope\r\n"
+            ),
         ),
         "firewall": (
             "ForbiddenByFirewall",
-            "Client address is not authorized and caller is not a trusted service.\r\n"
-            f"Client address: 127.0.0.1\r\nCaller: {who}\r\nVault: {vault};location=westeurope",
+            (
+                "Client address is not authorized and caller is not a trusted service.\r\n"
+                f"Client address: 127.0.0.1\r\nCaller: {who}\r\nVault: {vault};location=westeurope"
+            ),
         ),
         "connection": (
             "ForbiddenByConnection",
-            "Public network access is disabled and request is not from a trusted service nor via an approved"
-            f" private link.\r\nCaller: {who}\r\nVault: {vault};location=westeurope",
+            (
+                "Public network access is disabled and request is not from a trusted service nor via an approved"
+                f" private link.\r\nCaller: {who}\r\nVault: {vault};location=westeurope"
+            ),
         ),
         "obo": (
             "ForbiddenByPolicy",
@@ -191,5 +199,8 @@ def being_deleted() -> VaultError:
 
 def restore_conflict(identifier: str) -> VaultError:
     """409: a backup is restored onto a name in use."""
-    message = f"There was a conflict restoring the secret '{identifier}'. The name is in use, or was, and is recoverable."
+    message = (
+        f"There was a conflict restoring the secret '{identifier}'."
+        " The name is in use, or was, and is recoverable."
+    )
     return VaultError(409, "Conflict", message)

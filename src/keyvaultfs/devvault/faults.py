@@ -24,7 +24,7 @@ _CHOICES = {
     "page": PAGES,
     "which": ("vault", "imds", "both"),
 }
-_NUMBERS = {
+_NUMBERS: dict[str, type | tuple[type, ...]] = {
     "times": int,
     "after": int,
     "latency": (int, float),

@@ -1,7 +1,7 @@
 """The listeners that clients meet: TLS, and connections that can be slowed, cut, silenced and refused.
 
-The HTTP server stands behind, on a port of its own, and knows nothing of this: no HTTP library lets one reset a
-connection, or send its headers a byte at a time.
+The HTTP server stands behind, on a port of its own, and knows nothing of this: no HTTP library lets one reset
+a connection, or send its headers a byte at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import socket
 import ssl
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -70,7 +71,7 @@ class Connection:
 
     async def _upwards(self, both: trio.CancelScope) -> None:
         with contextlib.suppress(*_ENDS):
-            async for data in self._client:  # type: ignore[attr-defined]
+            async for data in self._client:
                 await self._front.audible()
                 await self._server.send_all(data)
         both.cancel()
@@ -148,9 +149,8 @@ class Front:
                     task_status = trio.TASK_STATUS_IGNORED
                     self._settled.set()
                     with trio.CancelScope() as self._listening:
-                        await trio.serve_listeners(
-                            lambda stream: self._handle(stream, backend), [listener], handler_nursery=nursery
-                        )
+                        handle = partial(self._handle, backend)
+                        await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
                     self._settled.set()
                     while self._outage() == "refuse":
                         await self._changed.wait()
@@ -184,7 +184,7 @@ class Front:
         sock.listen(512)
         return trio.SocketListener(sock)
 
-    async def _handle(self, raw: trio.SocketStream, backend: tuple[str, int]) -> None:
+    async def _handle(self, backend: tuple[str, int], raw: trio.SocketStream) -> None:
         self._state.journal.connected(self._which)
         try:
             if self._outage() == "reset":

@@ -1,8 +1,9 @@
-"""The ASGI application around the vault and the token endpoint: the log, the rules, and the way to the client."""
+"""The ASGI application around the vault and the token endpoint: log, rules, and the way to the client."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -160,7 +161,7 @@ async def _pause(seconds: float, receive: Receive) -> bool:
     """Wait; False if the client went away meanwhile."""
     if seconds <= 0:
         return True
-    return await _unless_gone(lambda: trio.sleep(seconds), receive)
+    return await _unless_gone(partial(trio.sleep, seconds), receive)
 
 
 async def _unless_gone(work: Callable[[], Awaitable[None]], receive: Receive) -> bool:

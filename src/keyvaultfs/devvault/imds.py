@@ -141,5 +141,6 @@ class _ApiVersionError(VaultError):
 _ApiVersion = _ApiVersionError(
     400,
     "invalid_request",
-    "Bad request. api-version was not specified in the request. For more information refer to aka.ms/azureimds",
+    "Bad request. api-version was not specified in the request."
+    " For more information refer to aka.ms/azureimds",
 )

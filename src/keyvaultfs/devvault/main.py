@@ -153,9 +153,9 @@ async def _mounted(addresses: Addresses, where: Path) -> int:
         "-o",
         mount_options(addresses),
     ]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603, ASYNC220 - ourselves; it is quick
     try:
-        while child.poll() is None:
+        while child.poll() is None:  # noqa: ASYNC110 - the end of a process is no event
             await trio.sleep(0.1)
     finally:
         with trio.CancelScope(shield=True):
@@ -167,7 +167,7 @@ async def _mounted(addresses: Addresses, where: Path) -> int:
 async def _ended(child: subprocess.Popen[bytes]) -> None:
     """Wait for the child; the vault must go on answering meanwhile, since an unmount may wait for a read."""
     with trio.move_on_after(_UNMOUNT):
-        while child.poll() is None:
+        while child.poll() is None:  # noqa: ASYNC110 - as above
             await trio.sleep(0.05)
         return
     child.kill()
@@ -203,7 +203,7 @@ def as_text(addresses: Addresses, mount: Path | None = None) -> str:
             "  export AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential",
             f"  export REQUESTS_CA_BUNDLE={addresses.ca_file}",
             f"  # vault_url: {addresses.url}",
-            "  # for another name, such as my.vault.localhost, add it to /etc/hosts: 127.0.0.1 my.vault.localhost",
+            "  # for another name, such as my.vault.localhost, add to /etc/hosts: 127.0.0.1 my.vault.localhost",
             "",
             "",
         ]

@@ -24,7 +24,10 @@ _CODES = {
     403: "Forbidden",
 }
 _MESSAGES = {
-    429: "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached"
+    429: (
+        "Request was not processed because too many requests were received."
+        " Reason: VaultRequestTypeLimitReached"
+    )
 }
 
 

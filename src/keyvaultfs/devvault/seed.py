@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import tomllib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -103,7 +103,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _toml(path: Path, authority: Authority) -> list[dict[str, Any]]:
-    """`[secrets]` with ``name = "value"`` or ``name = { … }``; the latter may have `file` or `certificate`."""
+    """`[secrets]` with ``name = "value"`` or ``name = { … }``; the latter may have file or certificate."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -132,7 +132,7 @@ def _entry(path: Path, name: str, given: object, authority: Authority) -> dict[s
 
 
 def _time(value: object) -> object:
-    if isinstance(value, datetime.datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+    if isinstance(value, dt.datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
         return int(aware.timestamp())
     return value

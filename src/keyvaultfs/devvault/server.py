@@ -81,6 +81,7 @@ async def serve(
         imds_port: of the token endpoint.
         admin_port: of the control interface.
         hosts: further names for the vault's certificate.
+        task_status: told the addresses.
 
     Raises:
         OSError: when a port is taken.

@@ -28,7 +28,9 @@ _TOKEN = re.compile(rb"[\x21-\x7e]{1,65536}")
 
 _NOT_AZURE = "what answers at imds_endpoint is not Azure's token endpoint: is this an Azure virtual machine?"
 _HINTS = {
-    "invalid_request": "the machine has no such managed identity, or several: assign one, or name it with client_id=",
+    "invalid_request": (
+        "the machine has no such managed identity, or several: assign one, or name it with client_id="
+    ),
     "invalid_resource": "the option resource= names what the identity's tenant does not know",
 }
 

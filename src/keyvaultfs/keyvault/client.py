@@ -1,4 +1,4 @@
-"""The four reads of Key Vault: get, get by version, list, list versions. Each answer becomes a value or one exception."""
+"""The four reads of Key Vault: get, get by version, list, list versions. Each gives a value or one exception."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class KeyVaultClient:
             )
         return newer
 
-    def _failure(self, answer: Answer) -> Exception:
+    def _failure(self, answer: Answer) -> Exception:  # noqa: PLR0911 - one for each row of the table
         """What an answer that is neither 200 nor 401 means (PROTOCOL §5)."""
         status = answer.status
         if status in retry.TRANSIENT:

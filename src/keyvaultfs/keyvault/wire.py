@@ -151,7 +151,11 @@ def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
 
 def _identifier(found: object) -> tuple[SecretName, Version | None]:
     # urlsplit would drop tabs and newlines.
-    if not isinstance(found, str) or len(found) > _LONGEST_WORD or not (found.isascii() and found.isprintable()):
+    if (
+        not isinstance(found, str)
+        or len(found) > _LONGEST_WORD
+        or not (found.isascii() and found.isprintable())
+    ):
         raise BadAnswer("NotAnIdentifier")
     try:
         parts = urlsplit(found).path.split("/")

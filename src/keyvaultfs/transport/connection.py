@@ -194,12 +194,12 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Called by requests."""
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         """Called by requests for a proxy."""
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)  # type: ignore[no-untyped-call]
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
@@ -224,7 +224,10 @@ class _NoCookies(DefaultCookiePolicy):
 
 
 def session(context: ssl.SSLContext, *, connections: int, https_proxy: str | None) -> requests.Session:
-    """A session that heeds nothing of the environment: no proxy, no netrc (it would replace the token), no authorities."""
+    """A session that heeds nothing of the environment.
+
+    No proxy, no netrc (it would replace the token), no authorities.
+    """
     made = requests.Session()
     made.trust_env = False
     made.cookies.set_policy(_NoCookies())

@@ -1,4 +1,4 @@
-"""Which answers are tried again, and when. Pure: told the time, and given a source of chance (PROTOCOL §6)."""
+"""Which answers are tried again, and when. Pure: told the time, given a source of chance (PROTOCOL §6)."""
 
 from __future__ import annotations
 

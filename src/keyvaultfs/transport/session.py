@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import requests
@@ -57,7 +58,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise UsageError(f"option ca_file={ca_file}: it holds no certificate in PEM form") from None
     except OSError as exc:
         raise UsageError(f"option ca_file={ca_file}: {exc.strerror}") from None
-    if urllib3.__version__.startswith("1."):
+    if version("urllib3").startswith("1."):
         # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case.
         context.check_hostname = False
     return context
@@ -76,7 +77,7 @@ class Transport:
         wall: Unix seconds, for a dated `Retry-After`.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name, most with a default
+    def __init__(
         self,
         *,
         max_requests: int,

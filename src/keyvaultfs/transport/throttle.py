@@ -1,4 +1,4 @@
-"""One throttle for the whole mount: `Retry-After` for all, and a circuit that leaves a dead vault alone. Pure."""
+"""One throttle for the whole mount: `Retry-After` for all, a circuit that leaves a dead vault alone. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Throttle:
         return self._failed >= self.failures
 
     def wait(self, now: float) -> float:
-        """Seconds until a request may go; 0 for now. With an open circuit a 0 is the one probe: it is counted."""
+        """Seconds until a request may go; 0 for now. With an open circuit a 0 is the one probe, counted."""
         left = self._not_before - now
         if self.open:
             left = max(left, self._probe_at - now)
@@ -72,4 +72,5 @@ class Throttle:
         return retry_after
 
     def _probe_pause(self) -> float:
-        return min(PROBE_SECONDS, _FIRST_PROBE_SECONDS * 2 ** min(self._failed - self.failures, 8))
+        doublings = max(0, min(self._failed - self.failures, 8))
+        return min(PROBE_SECONDS, _FIRST_PROBE_SECONDS * float(1 << doublings))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import trio
+
+from keyvaultfs.errors import Unavailable
+from keyvaultfs.metrics import TransportMetrics
+from keyvaultfs.transport.session import Transport, tls_context
+from tests.support.vault import VaultProcess
+
+TIMEOUT = 10.0
+
+
+async def get(vault: VaultProcess, url: str, ca_file: str | None) -> int:
+    transport = Transport(max_requests=2, context=tls_context(ca_file), metrics=TransportMetrics())
+    try:
+        with trio.fail_after(TIMEOUT):
+            return (await transport.get(f"{url}/secrets?api-version=7.4", {}, probe=True)).status
+    finally:
+        transport.close()
+
+
+async def test_a_certificate_of_the_authority_is_accepted_for_an_ip_address(vault: VaultProcess) -> None:
+    assert await get(vault, vault.url, vault.ca_file) == 401
+
+
+async def test_a_certificate_that_the_systems_store_does_not_know_is_refused(vault: VaultProcess) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await get(vault, vault.url, None)
+    assert caught.value.cause == "CertificateError"
+
+
+async def test_a_certificate_of_another_host_is_refused(
+    vault: VaultProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *args: Any, **kwargs: Any) -> Any:
+        return real("127.0.0.1" if host == "other.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(Unavailable) as caught:
+        await get(vault, vault.url.replace("127.0.0.1", "other.example"), vault.ca_file)
+    assert caught.value.cause == "CertificateError"
+    assert vault.requests() == []
