@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import requests
+
 from benchmarks.installed import program
 from benchmarks.model import OURS
 from tests.support.mount import Mount, mounts_below
@@ -199,6 +201,16 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def token(vault: VaultProcess) -> str:
+    """One for the embedded vault, from its token endpoint."""
+    where = f"{vault.imds}/metadata/identity/oauth2/token"
+    wanted = {"api-version": "2018-02-01", "resource": vault.resource}
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10)
+        return str(answer.json()["access_token"])
 
 
 def sdk_environment(vault: VaultProcess) -> dict[str, str]:

@@ -81,6 +81,18 @@ def _requests(job: dict[str, Any]) -> Callable[[str], object]:
     return lambda name: session.get(f"http://127.0.0.1:{port}/secrets/{name}", timeout=10).content
 
 
+def _get(job: dict[str, Any]) -> Callable[[str], object]:
+    import requests  # not in the other readers
+
+    if "vault" not in _kept:
+        _kept["vault"] = requests.Session()
+        _kept["vault"].trust_env = False
+        _kept["vault"].verify = job["ca_file"]
+        _kept["vault"].headers["Authorization"] = f"Bearer {job['token']}"
+    session, where = _kept["vault"], job["url"]
+    return lambda name: session.get(f"{where}/secrets/{name}?api-version=7.4", timeout=10).json()["value"]
+
+
 def _sdk(job: dict[str, Any]) -> Callable[[str], object]:
     os.environ.update(job["env"])
     from benchmarks.sdk_read import client  # half a second of imports
@@ -91,7 +103,15 @@ def _sdk(job: dict[str, Any]) -> Callable[[str], object]:
     return lambda name: made.get_secret(name).value
 
 
-KINDS = {"read": _file, "stat": _stat, "spawn": _spawn, "http": _http, "requests": _requests, "sdk": _sdk}
+KINDS = {
+    "read": _file,
+    "stat": _stat,
+    "spawn": _spawn,
+    "http": _http,
+    "requests": _requests,
+    "get": _get,
+    "sdk": _sdk,
+}
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

@@ -101,11 +101,7 @@ def _polled(size: int) -> float:
     with VaultProcess() as vault, requests.Session() as session:
         names = vault.made_up(size, size=32)
         session.trust_env = False
-        wanted = {"api-version": "2018-02-01", "resource": vault.resource}
-        where = f"{vault.imds}/metadata/identity/oauth2/token"
-        token = session.get(where, params=wanted, headers={"Metadata": "true"}, timeout=10).json()[
-            "access_token"
-        ]
+        token = peers.token(vault)
         vault.reset_requests()
         for name in names:
             session.get(
