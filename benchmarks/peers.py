@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 
@@ -143,14 +145,30 @@ def file_systems(below: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 def agent(vault: VaultProcess) -> Iterator[int]:
     """The local HTTP agent; its port."""
     facts = {"url": vault.url, "resource": vault.resource, "ca_file": vault.ca_file, "imds": vault.imds}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.agent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    with _server(["benchmarks.agent"], json.dumps(facts)) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def far_away(vault: VaultProcess, trip: float) -> Iterator[VaultProcess]:
+    """The same vault behind a relay, so many seconds of round trip away."""
+    where = urlsplit(vault.url)
+    with _server(["benchmarks.relay", str(where.port), str(trip)], "") as port:
+        far = copy.copy(vault)
+        far.url = f"https://{where.hostname}:{port}"
+        yield far
+
+
+@contextlib.contextmanager
+def _server(module: list[str], line: str) -> Iterator[int]:
+    """A module that prints its port, and serves until its standard input ends."""
+    child = subprocess.Popen([sys.executable, "-m", *module], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        child.stdin.write(json.dumps(facts).encode() + b"\n")
-        child.stdin.flush()
+        if line:
+            child.stdin.write(line.encode() + b"\n")
+            child.stdin.flush()
         yield int(child.stdout.readline())
     finally:
         child.stdin.close()
