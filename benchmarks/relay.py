@@ -1,7 +1,7 @@
 """A vault that is far away: ``python -m benchmarks.relay PORT SECONDS`` relays to a port of loopback.
 
-SECONDS are the round trip. It does what distance does: a byte travels for half of it, and a new connection costs a whole
-one before its first byte. (The kernel's own netem would do it for all of loopback, so for everybody on the machine.)
+SECONDS are the round trip. It does what distance does: a byte travels for half of it, and a new connection costs one
+before its first byte. (The kernel's own netem would do it for all of loopback, so for everybody on the machine.)
 """
 
 from __future__ import annotations
