@@ -33,6 +33,8 @@ BINDFS = "bindfs"
 RCLONE = "rclone mount"
 FILES = (TMPFS, FLOOR, OURS, BINDFS, RCLONE)
 _PATIENCE = 20.0  # seconds
+serving: dict[str, int] = {}
+"""by mount point: the process that serves a peer's"""
 LONG = ("ttl=86400", "list_ttl=86400")  # nothing expires while it is measured
 
 
@@ -73,6 +75,7 @@ def mounted(command: list[str], where: Path, what: str) -> Iterator[Path]:
     )
     try:
         wait(lambda: bool(mounts_below(where)), child, what)
+        serving[str(where)] = child.pid
         yield where
     finally:
         subprocess.run(["umount", str(where)], check=False, capture_output=True)

@@ -159,6 +159,11 @@ class Reader:
         assert self._child.stdout is not None
         self._child.stdout.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._child.pid
+
     def begin(self, job: dict[str, Any]) -> None:
         """Hand a job over."""
         assert self._child.stdin is not None

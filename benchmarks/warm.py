@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import peers
+from benchmarks import peers, processes
 from benchmarks.installed import program
 from benchmarks.model import OURS, Case, Group
 from benchmarks.reader import Reader
@@ -17,12 +18,15 @@ from tests.support.vault import VaultProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.mount import Mount
+
 AGENT = "HTTP agent, keep-alive"
 AGENT_REQUESTS = "HTTP agent, keep-alive, requests"
 NGINX = "nginx, constant answer, keep-alive"
 CURL = "HTTP agent, one-shot curl"
 SDK = "SDK client, warm"
 FRESH = "SDK client, fresh process"
+ON_ONE = "open+read+close, 1 reader, all on one processor"
 _NAME = "s000"
 ABOUT = """
 One secret that is cached, read again and again: `open` + `read` + `close`, `stat`, and `cat` as a process, by 1
@@ -104,6 +108,7 @@ def run(quick: bool) -> Group:
             _measure(group.case(f"open+read+close, {said}"), jobs, some, rounds, seconds)
             _measure(group.case(f"stat, {said}"), stats, some, rounds, seconds)
             _measure(group.case(f"cat as a process, {said}"), programs, some, rounds, seconds)
+        _on_one(group, mount, found, readers[0], (rounds, seconds))
         last = group.cases[2]
         job = {"do": "spawn", "argv": fresh, "env": peers.sdk_environment(vault), "count": 1}
         for _ in range(2 if quick else 7):
@@ -116,9 +121,38 @@ def run(quick: bool) -> Group:
     return group
 
 
+def _on_one(
+    group: Group, mount: Mount, found: dict[str, Path], reader: Reader, how: tuple[int, float]
+) -> None:
+    """Again with reader and servers on one processor: where the scheduler puts them is as much as the code."""
+    everywhere = os.sched_getaffinity(0)
+    pids = [
+        reader.pid,
+        mount.worker(),
+        *(peers.serving[str(where)] for where in found.values() if str(where) in peers.serving),
+    ]
+    for pid in pids:
+        processes.pin(pid, {min(everywhere)})
+    jobs = {who: {"do": "read", "name": str(found[who] / _NAME)} for who in peers.FILES if who in found}
+    _measure(group.case(ON_ONE), jobs, [reader], *how)
+    for pid in pids:
+        processes.pin(pid, everywhere)
+
+
 def _goals(group: Group) -> None:
-    case = group.cases[0]
-    what = "warm open+read+close"
+    _goals_of(group, group.cases[0], "warm open+read+close")
+    _goals_of(group, next(case for case in group.cases if case.title == ON_ONE), "the same on one processor")
+    case, what = group.cases[0], "warm open+read+close"
+    group.at_least(
+        f"{what}: faster than the local HTTP agent by keep-alive",
+        case.ratio(AGENT, OURS),
+        5,
+        why="this agent does the least that an agent can do, asked by Python's leanest client; asked with "
+        "requests it is the row below, and nginx shows what HTTP costs in that client without any agent",
+    )
+
+
+def _goals_of(group: Group, case: Case, what: str) -> None:
     group.at_most(
         f"{what}: of the pyfuse3 floor",
         case.ratio(OURS, peers.FLOOR),
@@ -134,10 +168,3 @@ def _goals(group: Group) -> None:
         )
     if case.has(peers.RCLONE):
         group.at_least(f"{what}: faster than rclone mount", case.ratio(peers.RCLONE, OURS), 2.5)
-    group.at_least(
-        f"{what}: faster than the local HTTP agent by keep-alive",
-        case.ratio(AGENT, OURS),
-        5,
-        why="this agent does the least that an agent can do, asked by Python's leanest client; asked with "
-        "requests it is the row below, and nginx shows what HTTP costs in that client without any agent",
-    )
