@@ -78,6 +78,10 @@ class ValueStore:
     def __iter__(self) -> Iterator[Stored]:
         return iter(tuple(self._records.values()))
 
+    def fileno(self) -> int:
+        """The memfd."""
+        return self._fd
+
     def get(self, name: SecretName, version: Version) -> SecretValue | None:
         """A value; it counts as used."""
         stored = self._records.get((name.key, version))
