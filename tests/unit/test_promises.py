@@ -63,7 +63,7 @@ class World:
 
 @asynccontextmanager
 async def world(vault: FakeVault | None = None, store: ValueStore | None = None, **kwargs: Any) -> AsyncGenerator[World]:
-    vault = vault or FakeVault()
+    vault = FakeVault() if vault is None else vault
     limit_names = set(Limits.__dataclass_fields__)
     limits = Limits(**{key: value for key, value in kwargs.items() if key in limit_names})
     others = {key: value for key, value in kwargs.items() if key not in limit_names}
@@ -75,7 +75,7 @@ async def world(vault: FakeVault | None = None, store: ValueStore | None = None,
         metrics=CacheMetrics(),
         causes=Causes(trio.current_time),
         rng=random.Random(1),
-        store=store or ValueStore(None, limits.max_cache),
+        store=ValueStore(None, limits.max_cache) if store is None else store,
         held=lambda: held,
         let_go=lambda name: let_go.append(name.key),
         **others,

@@ -307,13 +307,14 @@ class Cache:
     async def _fetch_in_background(self, record: Record) -> None:
         key = record.name.key
         async with self._background:
-            self._soon.discard(key)
-            flight = self._flights.start(key, partial(self._fetch, record), self._home())
-            await flight.landed.wait()
+            if key in self._soon:  # else a reader was faster
+                flight = self._flights.start(key, partial(self._fetch, record), self._home())
+                await flight.landed.wait()
 
     async def _fetch(self, record: Record) -> Entry:
         sent, epoch = trio.current_time(), self._epoch
         self.metrics.gets += 1
+        self._soon.discard(record.name.key)
         try:
             with trio.fail_after(self.limits.timeout):
                 secret = await self._source.get(record.name)

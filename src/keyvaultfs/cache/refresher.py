@@ -140,10 +140,10 @@ class Refresher:
         for key, record in self._cache.records.items():
             if record.hot and key in self._released:
                 self._released.discard(key)
-            if record.checked > limit and not (record.outdated and record.hot):
+            if now < record.verdict_until or (record.checked > limit and not record.outdated):
                 continue
-            if now < record.verdict_until:
-                continue
+            if record.outdated and not (record.hot or self._prefetch(record.name)):
+                continue  # it was announced: the next look-up fetches it
             if self._is_wanted(record, held):
                 due.append(record)
         return due
