@@ -78,6 +78,7 @@ async def world(vault: FakeVault | None = None, store: ValueStore | None = None,
         store=ValueStore(None, limits.max_cache) if store is None else store,
         held=lambda: held,
         let_go=lambda name: let_go.append(name.key),
+        monotonic=trio.current_time,
         **others,
     )
     async with trio.open_nursery() as nursery:

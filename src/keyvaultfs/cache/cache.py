@@ -68,6 +68,7 @@ class Cache:
         held: names and versions that others still hold on to.
         let_go: asks them to, best effort.
         concurrency: how many fetches that nobody waits for may be under way.
+        monotonic: the clock that outlives this process, for times in `store`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Cache:
         held: Callable[[], Collection[tuple[SecretName, Version]]] = tuple,
         let_go: Callable[[SecretName], None] = lambda _: None,
         concurrency: int = 14,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self.metrics = metrics
@@ -105,7 +107,7 @@ class Cache:
         self._soon: set[str] = set()
         self._epoch = 0
         self._salt = os.urandom(16)
-        self._shift = time.monotonic() - trio.current_time()
+        self._shift = monotonic() - trio.current_time()
         self._nursery: trio.Nursery | None = None
         self._send, self.rotated = trio.open_memory_channel[Rotated](math.inf)
         self.refresher = Refresher(
