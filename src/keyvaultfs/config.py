@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,8 @@ def load(path: str) -> Configuration:
     Raises:
         UsageError: it cannot be read, or has mistakes; one line each, as ``FILE:LINE: what is wrong``.
     """
+    import tomllib
+
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - as the keeper does everywhere
             text = file.read().decode("utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import grp
 import os
 import pwd
@@ -327,6 +326,8 @@ def resolve(raw: str) -> Option:
     if name in _LATER:
         raise UsageError(_LATER[name])
     known = [option.name for option in OPTIONS if not option.hidden]
+    import difflib
+
     near = difflib.get_close_matches(name, [*known, *_GENERIC], n=1)
     raise UsageError(f"unknown option {raw!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 

@@ -22,8 +22,8 @@ _FLAG = "abandon_on_cancel" if "abandon_on_cancel" in signature(run_sync).parame
 async def run(fn: Callable[[float], T], limiter: trio.CapacityLimiter) -> T:
     """Call ``fn(end)`` in a worker thread; `end` is the caller's deadline in seconds of `time.monotonic`.
 
-    A cancelled caller leaves the thread behind, which keeps its slot of `limiter` until it ends: `fn` must see
-    to that itself.
+    A cancelled caller leaves the thread behind, which keeps its slot of `limiter` until it ends: `fn` must
+    see to that itself.
 
     Raises:
         RuntimeError: the caller has no deadline.

@@ -64,7 +64,9 @@ class FakeVault:
         values = (old.values if old else {}) | {version: value.encode()}
         created = self.wall()
         properties = Properties(created=created, updated=created)
-        self.secrets[name.lower()] = Stored(SecretName(name), version, values, properties, trio.current_time())
+        self.secrets[name.lower()] = Stored(
+            SecretName(name), version, values, properties, trio.current_time()
+        )
         self.history.append((trio.current_time(), name.lower(), value.encode()))
         return version
 
@@ -120,7 +122,9 @@ class FakeVault:
         stored = self.secrets.get(name.key)
         if stored is None or version not in stored.values:
             raise NotFound("SecretNotFound")
-        return Secret(stored.name, version, SecretValue(stored.values[version]), stored.properties, float(self.wall()))
+        return Secret(
+            stored.name, version, SecretValue(stored.values[version]), stored.properties, float(self.wall())
+        )
 
     async def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """See `SecretSource`."""

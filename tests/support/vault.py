@@ -110,7 +110,7 @@ class VaultProcess:
         Args:
             name: of the secret.
             value: bytes are taken for UTF-8.
-            attributes: content_type, tags, enabled, managed, version; nbf, exp, created, updated (Unix seconds).
+            attributes: content_type, tags, enabled, managed, version; nbf, exp, created, updated (seconds).
         """
         text = value.decode() if isinstance(value, bytes) else value
         answer = self._ask("POST", "/_dev/secrets", {"name": name, "value": text, **attributes})

@@ -171,6 +171,14 @@ class Cache:
             return None
         return record.entry(now, self.limits, retry=FAILURE_SECONDS)
 
+    def hit(self, name: SecretName) -> None:
+        """Somebody looked it up and was content with what `peek` said."""
+        record = self.records.get(name.key)
+        if record is not None:
+            self.metrics.hits += 1
+            record.hot, record.used = True, trio.current_time()
+            self._look_ahead(record, missed=False)
+
     def touch(self, name: SecretName) -> None:
         """Somebody opened it: it is hot."""
         record = self.records.get(name.key)
@@ -424,9 +432,7 @@ class Cache:
         if listing is None or position is None:
             return
         now = trio.current_time()
-        for place in self._read_ahead.asked(position, missed=missed):
-            if place >= len(listing.items):
-                return
+        for place in self._read_ahead.asked(position, missed=missed, end=len(listing.items)):
             item = listing.items[place]
             ahead = self.record(item.name)
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until

@@ -20,8 +20,10 @@ class ReadAhead:
     _streak: int = 0
     _fetched: int = 0
 
-    def asked(self, position: int, *, missed: bool) -> range:
-        """The places to fetch now: none before the second miss in a row."""
+    def asked(self, position: int, *, missed: bool, end: int) -> range:
+        """The places to fetch now: none before the second miss in a row, and none from `end` on."""
+        if position == self._last and not missed:
+            return range(0)  # the kernel looks a listed name up twice
         if 0 < position - self._last <= _SKIP and self._streak:
             self._streak += 1
         else:
@@ -31,5 +33,5 @@ class ReadAhead:
         if self._streak < 2:
             return range(0)
         first = max(position + 1, self._fetched)
-        self._fetched = max(self._fetched, position + 1 + self.window)
+        self._fetched = max(first, min(end, position + 1 + self.window))
         return range(first, self._fetched)

@@ -112,7 +112,7 @@ class Refresher:
         refused = cache.list_verdict is not None and now < cache.list_verdict[1]
         forbidden = cache.list_verdict is not None and isinstance(cache.list_verdict[0], Refused)
         known = len(cache.last_listing.items) if cache.last_listing is not None else len(cache.records)
-        if list_due or (not forbidden and freshness.listing_is_cheaper(len(due), known)):
+        if list_due or (not forbidden and freshness.listing_is_cheaper(self._renewed_by_a_listing(), known)):
             if not refused:
                 cache.start_listing()
             return
@@ -147,6 +147,11 @@ class Refresher:
             if self._is_wanted(record, held):
                 due.append(record)
         return due
+
+    def _renewed_by_a_listing(self) -> int:
+        """How many single gets, now or later in this ttl, one listing saves."""
+        held = self._held_names()
+        return sum(self._is_wanted(record, held) for record in self._cache.records.values())
 
     def _is_wanted(self, record: Record, held: Collection[str]) -> bool:
         """Whether somebody needs its next check, rather than the next look-up's doing it."""

@@ -45,6 +45,12 @@ def _default(option: options.Option) -> str:
     )
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(f"keyvaultfs {package_version()}\n")
+        parser.exit()
+
+
 def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     """The whole command line; completion is made from it.
 
@@ -52,7 +58,7 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
         dev: with the options of ``dev``, which load a web server: not for the process that holds a mount.
     """
     whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
-    whole.add_argument("--version", action="version", version=f"keyvaultfs {package_version()}")
+    whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     mount = commands.add_parser(

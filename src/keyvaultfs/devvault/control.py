@@ -121,7 +121,7 @@ class _Control:
         return _described(self._state.store.get(request.path_params["name"])[0])
 
     async def _update(self, request: Request) -> Any:
-        """Change attributes of the current version or of ``?version=``; `updated` moves unless it is given."""
+        """Change attributes of the current version or of ``?version=``; `updated` moves unless given."""
         name = request.path_params["name"]
         body = await _object(request)
         given = parse_attributes(name, body)

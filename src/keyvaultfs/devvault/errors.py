@@ -141,8 +141,8 @@ def denied(kind: str, caller: dict[str, str], vault: str, operation: str = "get"
         "rbac": (
             "ForbiddenByRbac",
             (
-                "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments"
-                " or role definitions were changed recently, please observe propagation time.\r\n"
+                "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny"
+                " assignments or role definitions were changed recently, please observe propagation time.\r\n"
                 f"Caller: {who}\r\nAction: 'Microsoft.KeyVault/vaults/secrets/{action}/action'\r\n"
                 "Resource: '/subscriptions/0/resourcegroups/dev/providers/microsoft.keyvault/vaults/"
                 f"{vault}'\r\nAssignment: (not found)\r\nDenyAssignmentId: null\r\n"
@@ -159,8 +159,8 @@ def denied(kind: str, caller: dict[str, str], vault: str, operation: str = "get"
         "connection": (
             "ForbiddenByConnection",
             (
-                "Public network access is disabled and request is not from a trusted service nor via an approved"
-                f" private link.\r\nCaller: {who}\r\nVault: {vault};location=westeurope"
+                "Public network access is disabled and request is not from a trusted service nor via an"
+                f" approved private link.\r\nCaller: {who}\r\nVault: {vault};location=westeurope"
             ),
         ),
         "obo": (

@@ -153,7 +153,7 @@ async def _mounted(addresses: Addresses, where: Path) -> int:
         "-o",
         mount_options(addresses),
     ]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603, ASYNC220 - ourselves; it is quick
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603, ASYNC220 - ourselves
     try:
         while child.poll() is None:  # noqa: ASYNC110 - the end of a process is no event
             await trio.sleep(0.1)
@@ -203,7 +203,7 @@ def as_text(addresses: Addresses, mount: Path | None = None) -> str:
             "  export AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential",
             f"  export REQUESTS_CA_BUNDLE={addresses.ca_file}",
             f"  # vault_url: {addresses.url}",
-            "  # for another name, such as my.vault.localhost, add to /etc/hosts: 127.0.0.1 my.vault.localhost",
+            "  # for another name, add a line to /etc/hosts: 127.0.0.1 my.vault.localhost",
             "",
             "",
         ]

@@ -1,4 +1,4 @@
-"""Access tokens: made by the token endpoint, checked by the vault. They look like Azure's, are worth nothing."""
+"""Access tokens: made by the token endpoint, checked by the vault. Like Azure's, and worth nothing."""
 
 from __future__ import annotations
 

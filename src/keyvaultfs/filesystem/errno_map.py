@@ -56,7 +56,7 @@ def number(exc: Exception) -> int | None:
 def handler(
     fn: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Count a request, bound its time, and turn whatever it raises into an errno.
+    """Count a request, and turn whatever it raises into an errno. What may wait must be `bounded`.
 
     pyfuse3 ends its loop on an exception that is no FUSEError. One that nobody foresaw is logged by its type and
     frames, never by its text: ``int("p@ss")`` quotes its argument.
@@ -66,14 +66,8 @@ def handler(
     @functools.wraps(fn)
     async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self.metrics.requests[request] += 1
-        # A program that waits on FUSE cannot be killed, so no request may wait for ever.
-        scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
-        self.in_flight.add(scope)
-        code = errno.EIO
         try:
-            with scope:
-                return await fn(self, *args, **kwargs)
-            code = errno.ETIMEDOUT if trio.current_time() >= scope.deadline else errno.EIO
+            return await fn(self, *args, **kwargs)
         except pyfuse3.FUSEError as exc:
             code = exc.errno
         except Exception as exc:  # noqa: BLE001 - any other would end the loop and lose the mount
@@ -84,9 +78,31 @@ def handler(
             elif isinstance(exc, errors.KeyVaultFSError):
                 LOG.debug("%s: %s", request, exc.cause)
             code = known or errno.EIO
-        finally:
-            self.in_flight.discard(scope)
         self.metrics.errors[errno.errorcode.get(code, str(code))] += 1
         raise pyfuse3.FUSEError(code)
 
     return guarded
+
+
+def bounded(
+    fn: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Bound the time of what may wait, and let others end it: a program that waits on FUSE cannot be killed.
+
+    Apart from `handler`, since a cancel scope costs more than all else of a request that need not wait.
+    """
+
+    @functools.wraps(fn)
+    async def in_time(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
+        self.in_flight.add(scope)
+        try:
+            with scope:
+                return await fn(self, *args, **kwargs)
+        finally:
+            self.in_flight.discard(scope)
+        if trio.current_time() >= scope.deadline:
+            raise trio.TooSlowError
+        raise errors.Unavailable("Unmounted")
+
+    return in_time

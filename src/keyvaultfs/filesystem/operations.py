@@ -11,7 +11,7 @@ import pyfuse3
 
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import OpenDirectory
-from keyvaultfs.filesystem.errno_map import handler
+from keyvaultfs.filesystem.errno_map import bounded, handler
 from keyvaultfs.filesystem.inodes import FIRST_HASHED
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.inodes import InodeTable, Node
+    from keyvaultfs.filesystem.inodes import Handle, InodeTable, Node
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
     from keyvaultfs.model import SecretName
@@ -83,7 +83,8 @@ class Operations(pyfuse3.Operations):
         secret = names.parse(name)
         if secret is None:
             return _never()
-        return await self._resolver.lookup(secret, name, _patience(ctx))
+        known = self._resolver.lookup_now(secret, name)
+        return known if known is not None else await self._lookup(secret, name, _patience(ctx))
 
     @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
@@ -107,7 +108,8 @@ class Operations(pyfuse3.Operations):
             fh = self._new_handle(inode)
             self._texts[fh] = self._control.text(inode)
             return pyfuse3.FileInfo(fh=fh, direct_io=True)
-        handle, keep_cache = await self._resolver.open(self._node(inode), _patience(ctx))
+        node = self._node(inode)
+        handle, keep_cache = self._resolver.open_now(node) or await self._open(node, _patience(ctx))
         return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
 
     @handler
@@ -119,7 +121,8 @@ class Operations(pyfuse3.Operations):
         handle = self._table.handle(fh)
         if handle is None:
             raise pyfuse3.FUSEError(errno.EIO)
-        return await self._resolver.read(handle, off, size)
+        data = self._resolver.read_now(handle, off, size)
+        return data if data is not None else await self._read(handle, off, size)
 
     @handler
     async def release(self, fh: FileHandleT) -> None:
@@ -175,6 +178,18 @@ class Operations(pyfuse3.Operations):
         node = self._table.nodes.get(inode)
         return [] if node is None else list(self._resolver.extended(node, self._base_url))
 
+    @bounded
+    async def _lookup(self, secret: SecretName, name: bytes, patience: float) -> pyfuse3.EntryAttributes:
+        return await self._resolver.lookup(secret, name, patience)
+
+    @bounded
+    async def _open(self, node: Node, patience: float) -> tuple[Handle, bool]:
+        return await self._resolver.open(node, patience)
+
+    @bounded
+    async def _read(self, handle: Handle, offset: int, size: int) -> bytes:
+        return await self._resolver.read(handle, offset, size)
+
     async def _refuse_write(self, *args: object) -> NoReturn:  # noqa: ARG002
         raise pyfuse3.FUSEError(errno.EROFS)
 
@@ -183,6 +198,7 @@ class Operations(pyfuse3.Operations):
     create = link = mkdir = mknod = removexattr = rename = rmdir = _refused
     setattr = setxattr = symlink = unlink = write = _refused
 
+    @bounded
     async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
         if parent == control.DIRECTORY:
             if name not in control.ENTRIES:
@@ -205,6 +221,7 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ESTALE)
         return found
 
+    @bounded
     async def _open_directory(
         self, inode: InodeT
     ) -> OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]:
@@ -225,6 +242,7 @@ class Operations(pyfuse3.Operations):
         async for page in self._cache.listing():
             yield tuple(item.name for item in page)
 
+    @bounded
     async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
         first = position

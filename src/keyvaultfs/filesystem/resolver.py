@@ -77,6 +77,25 @@ class Resolver:
         left = entry.expires - trio.current_time()
         return attributes.secret(self._look, node, node, entry_timeout=left)
 
+    def lookup_now(self, name: SecretName, spelling: bytes) -> pyfuse3.EntryAttributes | None:
+        """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
+        if name.key in self._rotation.old_answers:
+            return None
+        node = self._table.told.get(name.key)
+        entry = None if node is None else self._fresh(node)
+        if (
+            node is None
+            or entry is None
+            or not self._is_current(node, entry)
+            or node.state is not State.CURRENT
+        ):
+            return None
+        if node.updated != entry.properties.updated or node.shown != node.inode:
+            return None
+        self._cache.hit(name)
+        self._table.tell(node, spelling)
+        return attributes.secret(self._look, node, node, entry_timeout=entry.expires - trio.current_time())
+
     async def entry(self, name: SecretName, patience: float) -> Entry:
         """The current version of a name, as the cache has it or gets it.
 
@@ -115,6 +134,18 @@ class Resolver:
                 self._table.show(node, current)
         return attributes.secret(self._look, node, self._table.content(node))
 
+    def open_now(self, node: Node) -> tuple[Handle, bool] | None:
+        """As `open`, where that need not wait, else None."""
+        if node.state is State.PINNED:
+            return self._opened(node), True
+        if node.state is not State.CURRENT:
+            return None
+        entry = self._fresh(node)
+        if entry is None or not self._is_current(node, entry):
+            return None
+        self._cache.touch(node.name)
+        return self._opened(node), True
+
     async def open(self, node: Node, patience: float) -> tuple[Handle, bool]:
         """Open an inode.
 
@@ -124,8 +155,6 @@ class Resolver:
         Raises:
             pyfuse3.FUSEError: ESTALE when the name now stands for another inode: the kernel walks the path again.
         """
-        if node.state is State.PINNED:
-            return self._opened(node), True
         self._cache.touch(node.name)
         entry = self._fresh(node) or await self.entry(node.name, patience)
         if node.state is State.CURRENT:
@@ -144,6 +173,13 @@ class Resolver:
         if not any(not self._table.handles[fh].doubtful for fh in node.handles):
             self._table.show(node, current)
         return self._opened(node), False
+
+    def read_now(self, handle: Handle, offset: int, size: int) -> bytes | None:
+        """As `read`, where the value is in memory, else None."""
+        value = self._values.get(handle.fh)
+        if value is None:
+            return None
+        return content.render(value, handle.content.decoding)[0][offset : offset + size]
 
     async def read(self, handle: Handle, offset: int, size: int) -> bytes:
         """Bytes of the version that the file was opened on.
@@ -200,7 +236,8 @@ class Resolver:
 
     def _fresh(self, node: Node) -> Entry | None:
         entry = self._cache.peek(node.name)
-        return entry if entry is not None and entry.expires > trio.current_time() else None
+        fresh = entry is not None and not entry.stale and entry.expires > trio.current_time()
+        return entry if fresh else None
 
     def _is_current(self, node: Node, entry: Entry) -> bool:
         return node.version == entry.version and node.decoding is content.decoding(

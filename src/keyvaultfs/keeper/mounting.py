@@ -8,10 +8,8 @@ import ctypes
 import errno
 import os
 import re
-import shutil
 import socket
 import stat
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -176,7 +174,9 @@ def _mount_as_root(launch: Launch, settings: Settings) -> int:
 
 def _mount_as_user(launch: Launch, settings: Settings) -> int:
     """By way of fusermount3, which is setuid root and passes the descriptor through the socket _FUSE_COMMFD."""
-    program = shutil.which("fusermount3", path=_PATHS)
+    import subprocess
+
+    program = _fusermount()
     if program is None:
         raise UsageError(
             "fusermount3 is not installed, and only root can mount without it: apt install fuse3"
@@ -211,6 +211,12 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
         return _receive_descriptor(ours)
 
 
+def _fusermount() -> str | None:
+    import shutil  # with subprocess a megabyte that a keeper of root's need not have
+
+    return shutil.which("fusermount3", path=_PATHS)
+
+
 def _receive_descriptor(sock: socket.socket) -> int:
     descriptors = array.array("i")
     _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
@@ -241,7 +247,9 @@ def unmount(mountpoint: str) -> None:
         if _libc.umount2(target, _UMOUNT_NOFOLLOW) != 0 and ctypes.get_errno() == errno.EBUSY:
             _libc.umount2(target, _UMOUNT_NOFOLLOW | _MNT_DETACH)
         return
-    program = shutil.which("fusermount3", path=_PATHS)
+    import subprocess
+
+    program = _fusermount()
     if program is None:
         return
     for options in (["-u", "-q"], ["-u", "-q", "-z"]):

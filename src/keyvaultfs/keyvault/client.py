@@ -1,4 +1,4 @@
-"""The four reads of Key Vault: get, get by version, list, list versions. Each gives a value or one exception."""
+"""The four reads of Key Vault: get, get by version, list, list versions. Each gives a value, or raises."""
 
 from __future__ import annotations
 

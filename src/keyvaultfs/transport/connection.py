@@ -47,7 +47,7 @@ class Attempt:
 
     Args:
         end: seconds of `time.monotonic`.
-        stuck: called with +1 when it was ended while it resolved a name, which nothing can end, and with -1 later.
+        stuck: called with +1 when it was ended while it resolved a name, which nothing can end; with -1 later.
     """
 
     def __init__(self, end: float, stuck: Callable[[int], None]) -> None:
