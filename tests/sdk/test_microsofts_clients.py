@@ -115,7 +115,7 @@ def test_an_identity_that_is_not_there_is_told(vault: VaultProcess, monkeypatch:
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", vault.imds)
     vault.turn(identities=["11111111-1111-1111-1111-111111111111"])
     credential = ManagedIdentityCredential(client_id="22222222-2222-2222-2222-222222222222")
-    with SecretClient(vault.url, credential, connection_verify=vault.ca_file) as client:
-        with pytest.raises(ClientAuthenticationError):
-            client.get_secret("pw")
+    client = SecretClient(vault.url, credential, connection_verify=vault.ca_file)
+    with client, pytest.raises(ClientAuthenticationError):
+        client.get_secret("pw")
     credential.close()

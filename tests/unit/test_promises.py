@@ -218,7 +218,7 @@ async def test_a_held_name_that_is_deleted_is_announced(autojump_clock: MockCloc
             await w.read("pw1")
 
 
-async def test_where_listing_is_forbidden_names_of_the_kernels_cache_are_let_go_and_watches_are_asked_for(
+async def test_where_listing_is_forbidden_names_are_let_go_and_watches_are_asked_for(
     autojump_clock: MockClock,
 ) -> None:
     async with world(FakeVault(list_refused=True)) as w:
@@ -586,7 +586,7 @@ ACTIONS = st.one_of(
 )
 
 
-async def play(actions: list[tuple[str, str]]) -> None:
+async def play(actions: list[tuple[str, str]]) -> None:  # noqa: C901, PLR0912 - a table of what may happen
     """Random life, against the contract.
 
     While the vault has answered everything for `ttl`, what a read gives was current at some moment in the last `ttl`.
