@@ -1,4 +1,4 @@
-"""What a service manager is told, what the shipped files say, and who reaches the token endpoint behind the firewall."""
+"""What a service manager is told, what the shipped files say, and whom the firewall lets through."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ with socket.socket() as sock:
     except OSError as exc:
         sys.exit(str(exc))
 """
-LISTEN = "import socket, time; s = socket.create_server(('169.254.169.254', 80)); print('up', flush=True); time.sleep(60)"
+LISTEN = "import socket, time; s = socket.create_server(('169.254.169.254', 80)); print('up', flush=True); "
+LISTEN += "time.sleep(60)"
 
 
 def test_behind_the_firewall_root_and_the_worker_reach_the_token_endpoint_and_others_do_not(
