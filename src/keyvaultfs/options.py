@@ -244,9 +244,9 @@ _CONTEXTS = {"context", "fscontext", "defcontext", "rootcontext"}
 _GENERIC = frozenset(
     """
     defaults auto noauto user users nouser owner group ro rw suid nosuid dev nodev exec noexec sync async dirsync
-    atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime iversion
-    noiversion mand nomand silent loud nofail fail _netdev _rnetdev remount default_permissions nosymfollow symfollow
-    bg fg
+    atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime
+    iversion noiversion mand nomand silent loud nofail fail _netdev _rnetdev remount default_permissions
+    nosymfollow symfollow bg fg
     """.split()  # noqa: SIM905 - reads better than forty quotation marks
 )
 _GENERIC_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", "fsname=", "subtype=")

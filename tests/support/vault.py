@@ -196,7 +196,8 @@ class VaultProcess:
         """The requests since `reset_requests`, oldest first, narrowed down.
 
         Each has time and end (of time.monotonic(), the same in all processes), kind ("vault", "imds"), op,
-        name, version, method, page, api_version, resource, had_token, headers, status (None: not answered), fault.
+        name, version, method, page, api_version, resource, had_token, headers, status (None: not answered) and
+        fault.
         """
         found: list[dict[str, Any]] = self.report()["requests"]
         return [
