@@ -80,7 +80,7 @@ LISTEN = "import socket, time; s = socket.create_server(('169.254.169.254', 80))
 LISTEN += "time.sleep(60)"
 
 
-def test_behind_the_firewall_root_and_the_worker_reach_the_token_endpoint_and_others_do_not(
+def test_behind_the_firewall_only_root_and_the_worker_reach_the_token_endpoint(
     tmp_path: Path,
 ) -> None:
     """In a network namespace of its own, where that address is one of `lo`."""
@@ -97,7 +97,8 @@ def test_behind_the_firewall_root_and_the_worker_reach_the_token_endpoint_and_ot
     trap 'kill $listener' EXIT
     while ! grep -q up {tmp_path}/up; do sleep 0.05; done
     ask() {{ setpriv --reuid=$1 --clear-groups --inh-caps=-all,+dac_read_search \\
-        --ambient-caps=-all,+dac_read_search {sys.executable} -c '{ASK}' 2>/dev/null && echo "$1 yes" || echo "$1 no"; }}
+        --ambient-caps=-all,+dac_read_search {sys.executable} -c '{ASK}' 2>/dev/null \\
+        && echo "$1 yes" || echo "$1 no"; }}
     ask 5555
     nft -f {tmp_path}/rules
     nft -f {tmp_path}/rules
