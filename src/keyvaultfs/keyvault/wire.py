@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 from keyvaultfs import model
 from keyvaultfs.errors import BadAnswer
@@ -22,6 +21,7 @@ _LATEST_TIME = 253_402_300_799  # 9999-12-31, what a date can show
 _MOST_TAGS = 64
 _LONGEST_WORD = 4096
 _CODE = re.compile("[A-Za-z0-9_.-]{1,64}")
+_ID = re.compile("https?://[^/?#]+/secrets/([0-9A-Za-z-]{1,127})(?:/([0-9A-Fa-f]{32}))?")
 _AKV = re.compile("AKV[0-9]{5}")
 
 
@@ -150,21 +150,10 @@ def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _identifier(found: object) -> tuple[SecretName, Version | None]:
-    # urlsplit would drop tabs and newlines.
-    if (
-        not isinstance(found, str)
-        or len(found) > _LONGEST_WORD
-        or not (found.isascii() and found.isprintable())
-    ):
+    parts = _ID.fullmatch(found) if isinstance(found, str) and len(found) <= _LONGEST_WORD else None
+    if parts is None:
         raise BadAnswer("NotAnIdentifier")
-    try:
-        parts = urlsplit(found).path.split("/")
-        if len(parts) not in {3, 4} or parts[:2] != ["", "secrets"]:
-            raise BadAnswer("NotAnIdentifier")
-        version = model.version(parts[3].lower()) if len(parts) == 4 and parts[3] else None
-        return SecretName(parts[2]), version
-    except ValueError:
-        raise BadAnswer("NotAnIdentifier") from None
+    return SecretName(parts[1]), model.version(parts[2].lower()) if parts[2] else None
 
 
 def _properties(data: dict[str, Any]) -> Properties:
