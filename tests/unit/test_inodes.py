@@ -106,9 +106,27 @@ def test_an_open_that_the_kernel_sends_again_counts_once(memfd: int) -> None:
     table.tell(node, b"pw")
     table.open(node)  # the worker dies before the answer is known to have arrived
     later = InodeTable(memfd, ORIGIN)
-    handle = later.open(later.nodes[node.inode])
+    again = later.nodes[node.inode]
+    handle = later.open(again)
     later.settle()
-    assert later.nodes[node.inode].handles == {handle.fh}
+    assert later.is_open(again)
+    later.release(handle.fh)
+    assert not later.is_open(again)
+    later.forget(node.inode, 1)
+    assert later.nodes == {}
+    assert later.handles == {}
+
+
+def test_another_readers_open_takes_no_handle_away_whose_answer_may_have_arrived(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    node = add(table)
+    table.tell(node, b"pw")
+    first = table.open(node)  # the worker dies just after the answer, before it could note that
+    later = InodeTable(memfd, ORIGIN)
+    later.open(later.nodes[node.inode])
+    found = later.handle(first.fh)
+    assert found is not None
+    assert later.is_open(later.nodes[node.inode])
 
 
 def test_a_forgotten_inode_that_is_open_stays(memfd: int) -> None:

@@ -178,6 +178,11 @@ class InodeTable:
         if node is None:
             return
         node.lookups = max(0, node.lookups - count)
+        if not node.lookups:
+            # The kernel forgets no inode that is open: it never got the answers that these were made for. Not earlier:
+            # another reader's OPEN says nothing of them.
+            for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
+                self.release(fh)
         if not self._drop(node):
             self._write(node)
 
@@ -221,8 +226,6 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
-            self.release(fh)  # the kernel has sent this very OPEN again
         fh = int.from_bytes(os.urandom(8), "little") >> 1
         handle = Handle(fh, node, self.content(node), self._take())
         self._adopt(handle)
@@ -237,6 +240,10 @@ class InodeTable:
                 handle.settled = True
                 self._write_handle(handle)
         self._unsettled.clear()
+
+    def is_open(self, node: Node) -> bool:
+        """Whether somebody has it open for certain."""
+        return any(not self.handles[fh].doubtful for fh in node.handles)
 
     def handle(self, fh: int) -> Handle | None:
         """An open file."""

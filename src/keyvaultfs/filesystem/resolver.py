@@ -127,7 +127,7 @@ class Resolver:
 
     def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
         """Attributes of an inode; never the network. A superseded one may switch to its name's current version."""
-        if node.state in _SUPERSEDED and not node.handles:
+        if node.state in _SUPERSEDED and not self._table.is_open(node):
             entry = self._cache.peek(node.name)
             current = None if entry is None else self._known_node(entry)
             if current is not None:
@@ -170,7 +170,7 @@ class Resolver:
             asked, _ = self._rotation.supersede(node)
             with trio.move_on_after(BOUNDED_SECONDS):
                 await asked.wait()
-        if not any(not self._table.handles[fh].doubtful for fh in node.handles):
+        if not self._table.is_open(node):
             self._table.show(node, current)
         return self._opened(node), False
 
