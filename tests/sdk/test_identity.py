@@ -1,0 +1,47 @@
+"""Which identity a mount reads with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import mount as support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.mount import Mount
+    from tests.support.vault import VaultProcess
+
+ONE = "11111111-1111-1111-1111-111111111111"
+
+
+def test_a_mount_reads_by_way_of_azure_identity(
+    vault: VaultProcess, mount: Callable[..., Mount], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.set("pw", "x")
+    env = support.environment() | {
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": vault.imds,
+        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+    }
+    monkeypatch.setattr(support, "environment", lambda: env)
+    assert (mount("auth=azure-identity") / "pw").read_text() == "x"
+
+
+@pytest.mark.parametrize("option", ["object_id", "msi_res_id", "client_id"])
+def test_a_user_assigned_identity_is_named_by_an_option(
+    vault: VaultProcess, mount: Callable[..., Mount], option: str
+) -> None:
+    vault.set("pw", "x")
+    assert (mount(f"{option}={ONE}") / "pw").read_text() == "x"
+
+
+def test_an_identity_that_the_machine_has_not_is_refused(
+    vault: VaultProcess, mount: Callable[..., Mount]
+) -> None:
+    vault.set("pw", "x")
+    vault.turn(identities=[ONE])
+    assert (mount(f"client_id={ONE}") / "pw").read_text() == "x"
+    with pytest.raises(PermissionError):
+        (mount(f"client_id={ONE.replace('1', '2')}") / "pw").read_text()
