@@ -102,6 +102,7 @@ class Cache:
         self._value_flights: Flights[SecretValue] = Flights()
         self._version_flights: Flights[tuple[VersionItem, ...]] = Flights()
         self._reading: Listing | None = None
+        self._most_listed = 0
         self._read_ahead = ReadAhead()
         self._background = trio.CapacityLimiter(concurrency)
         self._soon: set[str] = set()
@@ -296,12 +297,22 @@ class Cache:
         """Whether a fetch for this folded name is under way or queued."""
         return key in self._soon or key in self._flights
 
-    def start_listing(self) -> Listing:
-        """The reading of the listing that is under way, or a new one."""
+    @property
+    def names_known(self) -> int:
+        """How many names the vault has, as far as anybody has seen."""
+        return max(len(self.records), self._most_listed)
+
+    def start_listing(self, worth: float = math.inf) -> Listing:
+        """The reading of the listing that is under way, or a new one; given up after `worth` pages."""
         now = trio.current_time()
-        if self._reading is None or now - self._reading.began >= max(1.0, self.limits.list_ttl):
-            self._reading = Listing(now)
+        if (
+            self._reading is None
+            or self._reading.given_up
+            or now - self._reading.began >= max(1.0, self.limits.list_ttl)
+        ):
+            self._reading = Listing(now, worth)
             self._home().start_soon(self._read_listing, self._reading)
+        self._reading.worth = max(self._reading.worth, worth)
         return self._reading
 
     def announce(self, record: Record, new: Version | None = None) -> None:
@@ -391,7 +402,13 @@ class Cache:
         current = self._reading is reading
         if current:
             self._reading = None
+        if reading.given_up:  # it has one more page at least
+            self._most_listed = max(self._most_listed, len(reading.items) + freshness.PAGE)
+            self.outage.answered("the listing", now)
+            self.refresher.start_round(now)
+            return
         if reading.complete:
+            self._most_listed = len(reading.items)
             self.outage.answered("the listing", now)
             if current:
                 self.last_listing, self.list_verdict = reading, None

@@ -66,7 +66,12 @@ def racy(secret: Secret) -> bool:
 
 def lead(ttl: float, rng: random.Random) -> float:
     """How long before its end a value is checked: late enough for one listing per `ttl`, spread over a fleet."""
-    return ttl * rng.uniform(0.04, 0.08)
+    return rng.uniform(shortest_lead(ttl), 2 * shortest_lead(ttl))
+
+
+def shortest_lead(ttl: float) -> float:
+    """How long before its end a value is checked at the latest, so that a reader need not wait for it."""
+    return 0.04 * ttl
 
 
 def listing_is_cheaper(names_to_check: int, names_known: int) -> bool:

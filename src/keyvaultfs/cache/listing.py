@@ -23,10 +23,13 @@ class Listing:
         items: what has come so far, without duplicates.
         complete: whether that is all.
         failure: why it will never be complete.
+        worth: how many pages it may have; with more it is given up.
     """
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, worth: float) -> None:
         self.began = began
+        self.worth = worth
+        self.given_up = False
         self.items: list[ListItem] = []
         self.positions: dict[str, int] = {}
         self.complete = False
@@ -44,7 +47,7 @@ class Listing:
         Failures become `failure`.
         """
         try:
-            while True:
+            while not self.given_up:
                 sent = trio.current_time()
                 with trio.fail_after(page_seconds):
                     page = await anext(pages, None)
@@ -58,6 +61,8 @@ class Listing:
                         self.items.append(item)
                 on_page(tuple(self.items[first:]), sent)
                 self._stir()
+                self.worth -= 1
+                self.given_up = self.worth <= 0
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self.failure = exc.with_traceback(None)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,7 +46,10 @@ class Refresher:
         self._prefetch = prefetch
         self._prefetch_names = prefetch_names
         self._lists = lists
-        self._lead = freshness.lead(cache.limits.ttl, rng)
+        self._rng = rng
+        # Rounds begin at a random moment of the mount's life, so that machines booted together, or cut off together,
+        # do not come together from then on.
+        self._round = trio.current_time() + rng.uniform(0, cache.limits.ttl)
         self._tick = min(_LONGEST_TICK, max(_SHORTEST_TICK, cache.limits.ttl / _TICKS_PER_TTL))
         self._released: set[str] = set()
         self._next_try = -1.0
@@ -100,21 +104,26 @@ class Refresher:
             else:
                 record.outdated = True
 
+    def start_round(self, now: float) -> None:
+        """What a round wanted to know is still not known."""
+        self._round = now
+
     def _refresh(self, now: float) -> None:
         cache = self._cache
         if cache.outage and now < self._next_try:
             return
-        due = self._due(now)
-        list_due = self._lists and self._listing_is_due(now)
+        horizon = self._horizon(now)
+        due = self._due(now, horizon)
+        list_due = self._lists and self._listing_is_due(horizon)
         if not due and not list_due:
             return
         self._next_try = now + _OUTAGE_SECONDS
         refused = cache.list_verdict is not None and now < cache.list_verdict[1]
         forbidden = cache.list_verdict is not None and isinstance(cache.list_verdict[0], Refused)
-        known = len(cache.last_listing.items) if cache.last_listing is not None else len(cache.records)
-        if list_due or (not forbidden and freshness.listing_is_cheaper(self._renewed_by_a_listing(), known)):
+        saved = self._renewed_by_a_listing()
+        if list_due or (not forbidden and freshness.listing_is_cheaper(saved, cache.names_known)):
             if not refused:
-                cache.start_listing()
+                cache.start_listing(math.inf if list_due else saved)
             return
         for record in due[:1] if cache.outage else due:
             if (
@@ -129,13 +138,21 @@ class Refresher:
                 continue
             cache.fetch_soon(record)
 
-    def _due(self, now: float) -> list[Record]:
+    def _horizon(self, now: float) -> float:
+        """What would end before this moment is checked now: in a round, all that would not live until the next."""
+        ttl = self._cache.limits.ttl
+        if now < self._round:
+            return now + freshness.shortest_lead(ttl)
+        self._round = now + ttl - freshness.lead(ttl, self._rng)
+        return self._round + freshness.shortest_lead(ttl)
+
+    def _due(self, now: float, horizon: float) -> list[Record]:
         """What must be checked now so that it is not older than `ttl` when it is."""
         held = self._held_names()
         for key, name in held.items():
             if key not in self._cache.records:  # of a predecessor whose values had left memory
                 self._cache.record(name)
-        limit = now - self._cache.limits.ttl + self._lead
+        limit = horizon - self._cache.limits.ttl
         due = []
         for key, record in self._cache.records.items():
             if record.hot and key in self._released:
@@ -162,9 +179,9 @@ class Refresher:
             self._prefetch(record.name) and (known or record.verdict is not None)
         )
 
-    def _listing_is_due(self, now: float) -> bool:
+    def _listing_is_due(self, horizon: float) -> bool:
         listing = self._cache.last_listing
-        return listing is None or now - listing.began >= self._cache.limits.ttl - self._lead
+        return listing is None or listing.began + self._cache.limits.ttl <= horizon
 
     def _fetch_unless_refused(self, record: Record, now: float) -> None:
         if now >= record.verdict_until:

@@ -35,10 +35,10 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
         wall: Unix seconds now, for a date.
     """
     for name in _MILLISECONDS:
-        if re.fullmatch(r"\d{1,9}", headers.get(name, "")):
+        if re.fullmatch(r"[0-9]{1,9}", headers.get(name, "")):
             return min(_LONGEST_WISH, int(headers[name]) / 1000)
     text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
+    if re.fullmatch(r"[0-9]{1,9}", text):
         return min(_LONGEST_WISH, float(text))
     seconds = date(text)
     return None if math.isnan(seconds) else min(_LONGEST_WISH, max(0.0, seconds - wall))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import random
 import ssl
@@ -10,7 +11,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 import trio
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
+
+T = TypeVar("T")
 
 LARGEST_BODY = 1 << 20
 """Bytes. A value has 25,600 characters, which JSON may write in 6 bytes each (PROTOCOL §10)."""
@@ -93,6 +96,8 @@ class Transport:
         self._metrics = metrics
         self._wall = wall
         self._lock = threading.Lock()
+        self._most = max_requests
+        self._slots = trio.CapacityLimiter(max_requests)
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
         self._session = connection.session(
@@ -116,23 +121,26 @@ class Transport:
             trio.TooSlowError: raised by the caller's own deadline.
         """
         for attempt in range(1 << 30):
-            if not probe:
-                await self._admit()
             failure: Unavailable | None = None
             answer: Answer | None = None
-            try:
-                answer = await self._attempt(
-                    url, headers, token, self._probe_limiter if probe else self._limiter
-                )
-            except BadAnswer:
-                self.throttle.answered()
-                raise
-            except Unavailable as exc:
-                failure = exc
-            except trio.Cancelled:
-                self.throttle.failed(trio.current_time())
-                raise
-            pause = self._judge(answer, attempt)
+            if not probe:
+                self._refuse_early()
+            async with contextlib.nullcontext() if probe else self._slots:
+                if not probe:
+                    await self._admit()
+                try:
+                    answer = await self._attempt(
+                        url, headers, token, self._probe_limiter if probe else self._limiter
+                    )
+                except BadAnswer:
+                    self._told(self.throttle.answered)
+                    raise
+                except Unavailable as exc:
+                    failure = exc
+                except trio.Cancelled:
+                    self._told(self.throttle.failed)
+                    raise
+                pause = self._judge(answer, attempt)
             left = trio.current_effective_deadline() - trio.current_time()
             if pause is None or probe or pause >= left or (self.throttle.open and failure is not None):
                 if answer is None:
@@ -145,32 +153,43 @@ class Transport:
         """Let idle connections go."""
         self._session.close()
 
+    def _refuse_early(self) -> None:
+        """Let nobody queue for what will not be sent.
+
+        Raises:
+            Unavailable: the circuit is open, or the pause ends after the caller's deadline.
+        """
+        wait = self.throttle.left(trio.current_time())
+        if wait and self.throttle.open:
+            raise Unavailable("CircuitOpen", retry_after=wait)
+        if trio.current_time() + wait >= trio.current_effective_deadline():
+            raise Unavailable("Throttled", retry_after=wait)
+
     async def _admit(self) -> None:
-        while True:
-            wait = self.throttle.wait(trio.current_time())
-            if not wait:
-                return
-            if self.throttle.open:
-                raise Unavailable("CircuitOpen", retry_after=wait)
-            if trio.current_time() + wait >= trio.current_effective_deadline():
-                raise Unavailable("Throttled", retry_after=wait)
+        while wait := self.throttle.wait(trio.current_time()):
+            self._refuse_early()
             self._metrics.throttled += 1
             await trio.sleep(wait)
 
     def _judge(self, answer: Answer | None, attempt: int) -> float | None:
         """Tell the throttle, and say after how many seconds to try again; None for never."""
-        now = trio.current_time()
         if answer is None:
-            self.throttle.failed(now)
+            self._told(self.throttle.failed)
             return retry.pause(attempt, self.rng)
         wish = retry.retry_after(answer.headers, self._wall()) if answer.status in retry.TRANSIENT else None
         if answer.status == 429 or wish is not None:
-            return self.throttle.throttled(now, wish)
+            return self._told(partial(self.throttle.throttled, retry_after=wish))
         if answer.status in retry.TRANSIENT:
-            self.throttle.failed(now)
+            self._told(self.throttle.failed)
             return retry.pause(attempt, self.rng)
-        self.throttle.answered()
+        self._told(self.throttle.answered)
         return None
+
+    def _told(self, what: Callable[[float], T]) -> T:
+        """Tell the throttle of an outcome now; it may leave fewer slots, or give them back."""
+        said = what(trio.current_time())
+        self._slots.total_tokens = self._most if self.throttle.free else min(self._most, self.throttle.room)
+        return said
 
     async def _attempt(
         self, url: str, headers: Mapping[str, str], token: SecretValue | None, limiter: trio.CapacityLimiter

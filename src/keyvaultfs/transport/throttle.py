@@ -15,6 +15,8 @@ _FAILURES = 5
 _FIRST_PROBE_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 16.0
+_WIDEST_SPREAD_SECONDS = 60.0
+_PLENTY = 16
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Throttle:
 
     rng: random.Random
     failures: int = _FAILURES
+    room: int = _PLENTY
+    """Requests that may be in flight: one after a pause, and one more for each answer from then on."""
     _failed: int = 0
     _throttled: int = 0
     _not_before: float = field(default=-1.0)
@@ -38,19 +42,30 @@ class Throttle:
         """Whether the vault counts as dead."""
         return self._failed >= self.failures
 
-    def wait(self, now: float) -> float:
-        """Seconds until a request may go; 0 for now. With an open circuit a 0 is the one probe, counted."""
-        left = self._not_before - now
-        if self.open:
-            left = max(left, self._probe_at - now)
-            if left <= 0:
-                self._probe_at = now + self._probe_pause()
-        return max(0.0, left)
+    @property
+    def free(self) -> bool:
+        """Whether `room` is no limit: nobody was told to wait lately."""
+        return self.room >= _PLENTY
 
-    def answered(self) -> None:
+    def left(self, now: float) -> float:
+        """Seconds until a request may go; 0 for now."""
+        left = self._not_before - now
+        return max(0.0, left, self._probe_at - now if self.open else 0.0)
+
+    def wait(self, now: float) -> float:
+        """As `left`; with an open circuit a 0 is the one probe, counted."""
+        left = self.left(now)
+        if self.open and not left:
+            self._probe_at = now + self._probe_pause()
+        return left
+
+    def answered(self, now: float) -> None:
         """Somebody answered, be it with an error of ours."""
         self._failed = 0
-        self._throttled = 0
+        if now >= self._not_before and not self.free:
+            self.room += 1
+            if self.free:
+                self._throttled = 0
 
     def failed(self, now: float) -> None:
         """Nobody answered."""
@@ -59,17 +74,25 @@ class Throttle:
             self._probe_at = now + self._probe_pause()
 
     def throttled(self, now: float, retry_after: float | None) -> float:
-        """A 429, or another answer with `Retry-After`; returns the seconds for which all are to be silent."""
+        """A 429, or another answer with `Retry-After`; returns the seconds for which all are to be silent.
+
+        The pause ends at a random moment, in a span that doubles from one pause to the next: a fleet that was told
+        the same second comes back one machine after the other.
+        """
         self._failed = 0
-        if retry_after is None:
-            longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._throttled, 8))
-            retry_after = self.rng.uniform(longest / 2, longest)
-            if now >= self._not_before:  # those that were in flight together count once
-                self._throttled += 1
-        else:
-            retry_after *= self.rng.uniform(1.0, 1.1)  # a fleet that was told the same second
-        self._not_before = max(self._not_before, now + retry_after)
-        return retry_after
+        if now >= self._not_before:  # those that were in flight together count once
+            doublings = 2 ** min(self._throttled, 8)
+            self._throttled += 1
+            self.room = 1
+            if retry_after is None:
+                longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * doublings)
+                pause = self.rng.uniform(0, longest)
+            else:
+                spread = min(_WIDEST_SPREAD_SECONDS, max(_FIRST_PAUSE_SECONDS, retry_after) * doublings)
+                pause = retry_after + self.rng.uniform(0, spread)
+            self._not_before = now + pause
+        self._not_before = max(self._not_before, now + (retry_after or 0.0))
+        return self._not_before - now
 
     def _probe_pause(self) -> float:
         doublings = max(0, min(self._failed - self.failures, 8))
