@@ -45,7 +45,7 @@ class Scripted(Transport):
             rng=rng,
             wall=lambda: 1_700_000_000.0,
         )
-        self._say = say
+        self.say = say
         self.sent: list[float] = []
         self.in_flight = self.in_flight_max = 0
 
@@ -62,7 +62,7 @@ class Scripted(Transport):
             self.in_flight_max = max(self.in_flight_max, self.in_flight)
             try:
                 await trio.sleep(0.02)
-                answer = self._say(trio.current_time())
+                answer = self.say(trio.current_time())
                 if answer is None:
                     await trio.sleep_forever()
             finally:
@@ -79,6 +79,15 @@ class Scripted(Transport):
             return exc.cause
         except trio.TooSlowError:
             return "late"
+
+
+async def warm(wire: Scripted) -> None:
+    """So many answers that it uses all its slots."""
+    say, wire.say = wire.say, lambda _: OK
+    for _ in range(16):
+        assert await wire.ask() == 200
+    wire.say = say
+    wire.sent.clear()
 
 
 def busy(wish: str | None) -> Answer:
@@ -117,6 +126,7 @@ async def test_after_a_pause_one_request_goes_first_and_the_rest_follow_its_answ
 ) -> None:
     still_busy = True
     wire = Scripted(lambda _: busy("2") if still_busy else OK)
+    await warm(wire)
     async with trio.open_nursery() as nursery:
         for _ in range(40):
             nursery.start_soon(wire.ask, 9.0)
@@ -224,6 +234,7 @@ async def test_the_circuit_closes_with_the_first_answer_be_it_a_no(autojump_cloc
 async def test_while_every_slot_hangs_the_probe_has_its_own(autojump_clock: MockClock) -> None:
     hanging = True
     wire = Scripted(lambda _: None if hanging else OK)
+    await warm(wire)
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(wire.ask, 10.0)
@@ -233,8 +244,21 @@ async def test_while_every_slot_hangs_the_probe_has_its_own(autojump_clock: Mock
         assert await wire.ask(seconds=1, probe=True) == 200
 
 
+async def test_a_mount_begins_with_few_requests_at_once_and_soon_uses_all_its_slots(
+    autojump_clock: MockClock,
+) -> None:
+    wire = Scripted(lambda _: OK)
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(wire.ask)
+        await trio.sleep(0.01)
+        assert wire.in_flight == 8
+    assert wire.in_flight_max == 16
+
+
 async def test_no_more_than_max_requests_are_in_flight(autojump_clock: MockClock) -> None:
     wire = Scripted(lambda _: OK, max_requests=3)
+    await warm(wire)
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(wire.ask)

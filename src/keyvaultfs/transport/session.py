@@ -97,7 +97,7 @@ class Transport:
         self._wall = wall
         self._lock = threading.Lock()
         self._most = max_requests
-        self._slots = trio.CapacityLimiter(max_requests)
+        self._slots = trio.CapacityLimiter(min(max_requests, self.throttle.room))
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
         self._session = connection.session(

@@ -16,7 +16,7 @@ _FIRST_PROBE_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 16.0
 _WIDEST_SPREAD_SECONDS = 60.0
-_PLENTY = 16
+_AT_FIRST, _PLENTY = 8, 16
 
 
 @dataclass(slots=True)
@@ -30,8 +30,8 @@ class Throttle:
 
     rng: random.Random
     failures: int = _FAILURES
-    room: int = _PLENTY
-    """Requests that may be in flight: one after a pause, and one more for each answer from then on."""
+    room: int = _AT_FIRST
+    """Requests that may be in flight: few at first, one after a pause, and one more for each answer from then on."""
     _failed: int = 0
     _throttled: int = 0
     _not_before: float = field(default=-1.0)
