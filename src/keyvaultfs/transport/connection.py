@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """A second descriptor of a connection's socket: TLS takes the first one away from its owner."""
+    """A second descriptor of a connection's socket: TLS takes the first one away from its owner.
+
+    Held by the connection and by the attempt: http.client closes a connection whose answer ends with it before that
+    answer is read.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._lock = threading.Lock()
+        self._holders = 1
         self._sock: socket.socket | None = socket.socket(fileno=os.dup(sock.fileno()))
 
     def shut_down(self) -> None:
@@ -34,10 +39,16 @@ class Guard:
             if self._sock is not None:
                 self._sock.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Let the descriptor go."""
+    def hold(self) -> None:
+        """One holder more."""
         with self._lock:
-            if self._sock is not None:
+            self._holders += 1
+
+    def close(self) -> None:
+        """One holder less; the last one lets the descriptor go."""
+        with self._lock:
+            self._holders -= 1
+            if self._sock is not None and not self._holders:
                 self._sock.close()
                 self._sock = None
 
@@ -71,9 +82,13 @@ class Attempt:
 
     def use(self, guard: Guard | None) -> None:
         """From now on this is the socket that the attempt waits on."""
+        if guard is not None:
+            guard.hold()
         with self._lock:
-            self._guard = guard
+            before, self._guard = self._guard, guard
             aborted = self._aborted
+        if before is not None:
+            before.close()
         if aborted and guard is not None:
             guard.shut_down()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import re
 import ssl
 import threading
 import time
@@ -265,6 +266,9 @@ def _read(response: requests.Response) -> Answer:
     if len(body) > LARGEST_BODY:
         response.raw.close()
         raise BadAnswer("TooLarge")
+    length = headers.get("content-length", "")
+    if re.fullmatch("[0-9]{1,9}", length) and "transfer-encoding" not in headers and len(body) != int(length):
+        raise Unavailable("CutShort")  # urllib3 1.26 does not look
     return Answer(response.status_code, headers, body)
 
 
