@@ -7,7 +7,6 @@ import gzip
 import resource
 import socket
 import threading
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +231,9 @@ async def test_proxies_of_the_environment_are_not_used(
         assert (proxy.connections, vault.connections) == (0, 1)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # http.client before 3.12 leaves a refused tunnel to gc
 async def test_a_proxy_that_was_asked_for_is_used_and_never_sees_the_token() -> None:
     with Peer(peer.says(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")) as proxy:
         transport = Transport(
@@ -243,11 +245,7 @@ async def test_a_proxy_that_was_asked_for_is_used_and_never_sees_the_token() -> 
         transport.close()
         assert proxy.heard[0].startswith(b"CONNECT vault.example:443 ")
         assert b"canary" not in b"".join(proxy.heard)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # http.client before 3.12 leaves a refused tunnel to this
-        gc.collect()
+    gc.collect()
 
 
 async def test_a_netrc_does_not_replace_the_token(
