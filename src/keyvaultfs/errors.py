@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
+
 
 class KeyVaultFSError(Exception):
     """Base of all of ours. `cause` is a short fixed word for the log, such as ``SecretNotFound``.
@@ -50,3 +54,9 @@ class UsageError(KeyVaultFSError):
 
     def __init__(self, hint: str) -> None:
         super().__init__("", hint)
+
+
+def bare(exc: E) -> E:
+    """An exception that is to be remembered, without its traceback and context: their frames hold values and tokens."""
+    exc.__context__ = None
+    return exc.with_traceback(None)

@@ -285,6 +285,15 @@ async def test_cookies_are_not_sent_back(transport: Transport) -> None:
         assert vault.connections == 1
 
 
+async def test_a_failure_that_is_remembered_keeps_nothing_of_its_request(
+    transport: Transport, free_port: int
+) -> None:
+    with trio.fail_after(10), pytest.raises(Unavailable) as caught:
+        await transport.get(f"http://127.0.0.1:{free_port}/", {}, token=SecretValue(b"x"), probe=True)
+    assert caught.value.cause == "ConnectionRefusedError"
+    assert caught.value.__context__ is None
+
+
 async def test_a_connection_that_the_peer_closed_meanwhile_is_replaced(transport: Transport) -> None:
     with Peer(peer.says(OK)) as vault:  # one answer a connection
         for _ in range(5):

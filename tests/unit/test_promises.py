@@ -535,6 +535,23 @@ async def test_a_version_id_that_changes_its_value_is_a_bad_answer(autojump_cloc
             await w.cache.value(N("pw"), version)
 
 
+async def test_a_failure_that_is_remembered_keeps_no_frames_which_may_hold_a_value(
+    autojump_clock: MockClock,
+) -> None:
+    async with world() as w:
+        w.vault.put("pw", "x")
+        w.vault.down = True
+        with pytest.raises(Unavailable):
+            await w.read("pw")
+        with pytest.raises(Unavailable):
+            await names_of(w)
+        assert w.cache.list_verdict is not None
+        for kept in (w.cache.records["pw"].verdict, w.cache.list_verdict[0]):
+            assert kept is not None
+            assert kept.__traceback__ is None
+            assert kept.__context__ is None
+
+
 async def test_a_successor_serves_what_its_predecessor_knew_during_an_outage(
     autojump_clock: MockClock,
 ) -> None:

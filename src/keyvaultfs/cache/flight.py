@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.errors import KeyVaultFSError, bare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -63,7 +63,7 @@ class Flights(Generic[T]):
         try:
             flight.result = await call()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
-            flight.failure = exc.with_traceback(None)
+            flight.failure = bare(exc)
         finally:
             # Whatever ends it, nobody waits for ever.
             if flight.result is None and flight.failure is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from keyvaultfs.errors import KeyVaultFSError, Unavailable
+from keyvaultfs.errors import KeyVaultFSError, Unavailable, bare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -64,7 +64,7 @@ class Listing:
                 self.worth -= 1
                 self.given_up = self.worth <= 0
         except (KeyVaultFSError, trio.TooSlowError) as exc:
-            self.failure = exc.with_traceback(None)
+            self.failure = bare(exc)
         finally:
             if not self.complete and self.failure is None:
                 self.failure = Unavailable("Interrupted")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from keyvaultfs.errors import KeyVaultFSError, Refused, Unavailable
+from keyvaultfs.errors import KeyVaultFSError, Refused, Unavailable, bare
 from keyvaultfs.transport import retry
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class SharedToken:
                 self._token = await self._source.fetch()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self._metrics.failures += 1
-            self._failure = exc if isinstance(exc, KeyVaultFSError) else Unavailable("TokenTimeout")
+            self._failure = bare(exc) if isinstance(exc, KeyVaultFSError) else Unavailable("TokenTimeout")
             if isinstance(exc, Refused):
                 self._refusal = (exc, trio.current_time() + _REFUSED_SECONDS)
             self._causes.begin(_CAUSE, error=self._failure.cause, hint=repr(self._failure.hint))

@@ -243,9 +243,12 @@ class Transport:
             raise
         except (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException) as exc:
             # requests' own are OSErrors, and a UnicodeError is a ValueError.
-            raise Unavailable(_cause(exc, attempt)) from None
+            cause = _cause(exc, attempt)
         finally:
             self._count_in_flight(-1)
+        # Not from within the clause: as its context that exception would keep the request's frames, with socket and
+        # token, for as long as anybody remembers this one.
+        raise Unavailable(cause)
 
     def _count_stuck(self, change: int) -> None:
         with self._lock:
