@@ -79,7 +79,7 @@ class ImdsSource:
     def _token(self, answer: Answer) -> AccessToken:
         data = _object(answer.body)
         text = data.get("access_token")
-        raw = text.encode("utf-8", "replace") if isinstance(text, str) else b""
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
         life = _seconds(data.get("expires_in"))
         if life is None:
             ends = _seconds(data.get("expires_on"))
