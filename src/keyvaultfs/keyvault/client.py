@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _TRANSIENT_401_SECONDS = 1.0
 _MOST_PAGES = 100_000
+_MOST_BYTES = 64 << 20
+"""Of one listing: some 200,000 names. A page alone is bounded by the transport."""
+
 _NOT_THE_IDENTITY = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
 """403s that say where a request came from, not who asked: nobody answered, in the words of DESIGN §3."""
 
@@ -74,24 +77,24 @@ class KeyVaultClient:
 
     async def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """The listing, page by page; a page may be short or empty and not be the last. Raises as `get`."""
+        walk = _Walk(self._origin)
         url: str | None = self._url("/secrets")
-        seen: set[str] = set()
         while url is not None:
             answer = await self._ask(url)
             items, link = wire.items(answer.body)
             yield items
-            url = self._next(link, seen)
+            url = walk.next(link, len(answer.body))
 
     async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         """All versions, in no order of time; none for an unknown name. Raises as `get`."""
         found: list[VersionItem] = []
+        walk = _Walk(self._origin)
         url: str | None = self._url(f"/secrets/{name.spelling}/versions")
-        seen: set[str] = set()
         while url is not None:
             answer = await self._ask(url)
             items, link = wire.versions(answer.body, name)
             found += items
-            url = self._next(link, seen)
+            url = walk.next(link, len(answer.body))
         return tuple(found)
 
     async def reach(self) -> None:
@@ -117,16 +120,6 @@ class KeyVaultClient:
 
     def _url(self, path: str) -> str:
         return f"{self._origin.base_url}{path}?{self._query}"
-
-    def _next(self, link: str | None, seen: set[str]) -> str | None:
-        if link is None:
-            return None
-        if not self._origin.contains(link):
-            raise BadAnswer("ForeignNextLink")
-        if link in seen or len(seen) > _MOST_PAGES:
-            raise BadAnswer("LoopingNextLink")
-        seen.add(link)
-        return link
 
     async def _ask(self, url: str) -> Answer:
         token = await self._token.current()
@@ -187,6 +180,29 @@ class KeyVaultClient:
             return Refused(found.inner or found.code, _GRANT)
         hint = "check the option api_version=" if status == 400 else ""
         return BadAnswer(f"Answer-{status}-{found.code}", hint)
+
+
+class _Walk:
+    """From page to page of one listing, on one origin, in no circle, and not without end."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._seen: set[str] = set()
+        self._bytes = 0
+
+    def next(self, link: str | None, size: int) -> str | None:
+        """Where the next page is, after one of `size` bytes."""
+        if link is None:
+            return None
+        self._bytes += size + len(link)
+        if not self._origin.contains(link):
+            raise BadAnswer("ForeignNextLink")
+        if link in self._seen or len(self._seen) > _MOST_PAGES:
+            raise BadAnswer("LoopingNextLink")
+        if self._bytes > _MOST_BYTES:
+            raise BadAnswer("EndlessListing")
+        self._seen.add(link)
+        return link
 
 
 def _date(answer: Answer) -> float | None:
