@@ -185,6 +185,8 @@ class ValueStore:
 
     def _free(self, start: int, length: int) -> None:
         """Give pages back; they read as zeros. madvise(2) cannot do it to memory that is locked."""
+        if not length:
+            return
         hole = _libc.fallocate(
             self._fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length)
         )
@@ -216,10 +218,15 @@ class ValueStore:
                     value_length,
                 )  # fmt: skip
                 self.live += value_length
-            else:
+            else:  # perhaps killed before its bytes were zeros
+                self._map[position : position + 4] = struct.pack("<I", _DEAD)
+                self._map[body:end] = bytes(end - body)
                 self._dead += length
             position += length
         self._end = position
+        # What a predecessor wrote and did not bring into force, or copied elsewhere and did not free.
+        self._free(position, len(self._map) - position)
+        self._free(_PAGE, self._base - _PAGE)
 
 
 def _packed(properties: Properties) -> list[object]:
