@@ -5,11 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pytest
 import trio
@@ -18,75 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from keyvaultfs.cache.cache import Cache, Limits, Rotated
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
-from keyvaultfs.log import Causes
-from keyvaultfs.metrics import CacheMetrics
-from keyvaultfs.model import SecretName, Version
 from tests.support.fake_vault import FakeVault
-
-N = SecretName
-TTL = 300.0
-
-
-@dataclass
-class World:
-    vault: FakeVault
-    cache: Cache
-    held: set[tuple[SecretName, Version]]
-    let_go: list[str]
-
-    async def read(self, name: str) -> str:
-        """What an open and a read of the file give."""
-        entry = await self.cache.get(N(name))
-        self.cache.touch(N(name))
-        return (await self.cache.value(entry.name, entry.version)).reveal().decode()
-
-    def rotations(self) -> list[tuple[str, Version | None, Version | None]]:
-        """What was announced since the last look."""
-        found: list[tuple[str, Version | None, Version | None]] = []
-        while True:
-            try:
-                event: Rotated = self.cache.rotated.receive_nowait()
-            except trio.WouldBlock:
-                return found
-            found.append((event.name.key, event.old, event.new))
-
-    def hold(self, name: str) -> Version:
-        """As the kernel holds an inode for a watch."""
-        record = self.cache.records[name]
-        assert record.version is not None
-        self.held.add((record.name, record.version))
-        return record.version
-
-
-@asynccontextmanager
-async def world(
-    vault: FakeVault | None = None, store: ValueStore | None = None, **kwargs: Any
-) -> AsyncGenerator[World]:
-    vault = FakeVault() if vault is None else vault
-    limit_names = set(Limits.__dataclass_fields__)
-    limits = Limits(**{key: value for key, value in kwargs.items() if key in limit_names})
-    others = {key: value for key, value in kwargs.items() if key not in limit_names}
-    held: set[tuple[SecretName, Version]] = set()
-    let_go: list[str] = []
-    cache = Cache(
-        vault,
-        limits,
-        metrics=CacheMetrics(),
-        causes=Causes(trio.current_time),
-        rng=random.Random(1),
-        store=ValueStore(None, limits.max_cache) if store is None else store,
-        held=lambda: held,
-        let_go=lambda name: let_go.append(name.key),
-        monotonic=trio.current_time,
-        **others,
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(cache.run)
-        yield World(vault, cache, held, let_go)
-        nursery.cancel_scope.cancel()
+from tests.support.world import TTL, N, World, names_of, world
 
 
 async def test_64_callers_share_one_request(autojump_clock: MockClock) -> None:
@@ -425,10 +356,6 @@ async def test_a_listing_is_as_fresh_as_list_ttl_says_and_stale_while_nobody_ans
         w.vault.down = True
         await trio.sleep(120)
         assert await names_of(w) == ["a", "b"]
-
-
-async def names_of(w: World) -> list[str]:
-    return [item.name.key async for page in w.cache.listing() for item in page]
 
 
 async def test_a_refused_listing_is_refused(autojump_clock: MockClock) -> None:
