@@ -69,12 +69,11 @@ async def world(
         limits,
         metrics=CacheMetrics(),
         causes=Causes(trio.current_time),
-        rng=random.Random(1),
         store=ValueStore(None, limits.max_cache) if store is None else store,
         held=lambda: held,
         let_go=lambda name: let_go.append(name.key),
         monotonic=trio.current_time,
-        **others,
+        **({"rng": random.Random(1)} | others),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(cache.run)

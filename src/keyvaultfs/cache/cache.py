@@ -152,10 +152,13 @@ class Cache:
         if remembered is not None:
             return self._stale_or(record, remembered)
         self.metrics.misses += 1
-        flight = self._flights.start(name.key, partial(self._fetch, record), self._home())
-        self._look_ahead(record, missed=True)
-        if state is Verdict.STALE and self.outage:
+        in_outage = state is Verdict.STALE and bool(self.outage)
+        if in_outage and self._flights:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
+        flight = self._flights.start(name.key, partial(self._fetch, record), self._home())
+        if in_outage:
+            return self._stale_or(record, Unavailable("Outage"))
+        self._look_ahead(record, missed=True)
         await flight.landed.wait()
         if flight.result is not None:
             return flight.result
