@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import math
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pyfuse3
+import trio
 
+from keyvaultfs.errors import Unavailable
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import OpenDirectory
 from keyvaultfs.filesystem.errno_map import bounded, handler
 from keyvaultfs.filesystem.inodes import FIRST_HASHED
+from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Sequence
 
-    import trio
     from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ReaddirToken, RequestContext
 
     from keyvaultfs.cache.cache import Cache
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
     from keyvaultfs.model import SecretName
+
+T = TypeVar("T")
 
 SYSTEMD_SECONDS = 1.0
 """PID 1 walks this mount for .path units and conditions; the whole machine waits while it does."""
@@ -70,6 +74,7 @@ class Operations(pyfuse3.Operations):
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]] = {}
         self._texts: dict[int, bytes] = {}
+        self._of_systemd: set[int] = set()
 
     @handler
     async def lookup(
@@ -77,14 +82,16 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         self._table.settle()
         if parent_inode != pyfuse3.ROOT_INODE:
-            return await self._lookup_control(parent_inode, name)
+            return await _hurry(self._lookup_control(parent_inode, name), ctx.pid == 1)
         if name == control.NAME:
             return self._control_attributes(control.DIRECTORY)
         secret = names.parse(name)
         if secret is None:
             return _never()
         known = self._resolver.lookup_now(secret, name)
-        return known if known is not None else await self._lookup(secret, name, _patience(ctx))
+        if known is not None:
+            return known
+        return await _hurry(self._lookup(secret, name, _patience(ctx)), ctx.pid == 1)
 
     @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
@@ -109,7 +116,12 @@ class Operations(pyfuse3.Operations):
             self._texts[fh] = self._control.text(inode)
             return pyfuse3.FileInfo(fh=fh, direct_io=True)
         node = self._node(inode)
-        handle, keep_cache = self._resolver.open_now(node) or await self._open(node, _patience(ctx))
+        opened = self._resolver.open_now(node)
+        if opened is None:
+            opened = await _hurry(self._open(node, _patience(ctx)), ctx.pid == 1)
+        handle, keep_cache = opened
+        if ctx.pid == 1:
+            self._of_systemd.add(handle.fh)
         return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
 
     @handler
@@ -122,18 +134,23 @@ class Operations(pyfuse3.Operations):
         if handle is None:
             raise pyfuse3.FUSEError(errno.EIO)
         data = self._resolver.read_now(handle, off, size)
-        return data if data is not None else await self._read(handle, off, size)
+        if data is not None:
+            return data
+        return await _hurry(self._read(handle, off, size), fh in self._of_systemd)
 
     @handler
     async def release(self, fh: FileHandleT) -> None:
         self._table.settle()
+        self._of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
 
     @handler
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         fh = self._new_handle(inode)
-        self._directories[fh] = await self._open_directory(inode)
+        self._directories[fh] = await _hurry(self._open_directory(inode), ctx.pid == 1)
+        if ctx.pid == 1:
+            self._of_systemd.add(fh)
         return fh
 
     @handler
@@ -142,7 +159,7 @@ class Operations(pyfuse3.Operations):
         if directory is None:  # a predecessor opened it
             directory = self._directories[fh] = await self._open_directory(fh & ((1 << _DIRECTORY_BITS) - 1))
         if isinstance(directory, OpenDirectory):
-            await self._read_root(directory, start_id, token)
+            await _hurry(self._read_root(directory, start_id, token), fh in self._of_systemd)
             return
         for position in range(start_id, len(directory)):
             name, found = directory[position]
@@ -151,6 +168,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def releasedir(self, fh: FileHandleT) -> None:
+        self._of_systemd.discard(fh)
         directory = self._directories.pop(fh, None)
         if isinstance(directory, OpenDirectory):
             await directory.close()
@@ -272,7 +290,17 @@ class Operations(pyfuse3.Operations):
 
 
 def _patience(ctx: RequestContext) -> float:
-    return SYSTEMD_SECONDS if ctx.pid == 1 else math.inf
+    """Seconds to wait for news of a name, so that a rotation can be told within PID 1's second too."""
+    return SYSTEMD_SECONDS - BOUNDED_SECONDS if ctx.pid == 1 else math.inf
+
+
+async def _hurry(call: Coroutine[Any, Any, T], hurried: bool) -> T:
+    """Wait for what PID 1 wants no longer than PID 1 may wait."""
+    if not hurried:
+        return await call
+    with trio.move_on_after(SYSTEMD_SECONDS):
+        return await call
+    raise Unavailable("NotYetKnown")
 
 
 def _never() -> pyfuse3.EntryAttributes:

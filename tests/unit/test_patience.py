@@ -1,0 +1,205 @@
+"""PID 1 walks mounts while the whole machine waits for it; and a machine that was suspended believes nothing."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pyfuse3
+import pytest
+import trio
+from trio.testing import MockClock
+
+from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.filesystem.attributes import Appearance
+from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.operations import Operations
+from keyvaultfs.filesystem.resolver import Resolver
+from keyvaultfs.filesystem.rotation import Rotation
+from keyvaultfs.metrics import FilesystemMetrics
+from keyvaultfs.worker import main as worker
+from tests.support.fake_vault import FakeVault
+from tests.support.world import TTL, N, World, world
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+SYSTEMD = SimpleNamespace(pid=1, uid=0, gid=0, umask=0)
+OTHERS = SimpleNamespace(pid=4711, uid=0, gid=0, umask=0)
+LOOK = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
+
+
+@asynccontextmanager
+async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
+    """The handlers on a fake vault, asked as libfuse would."""
+    fd = os.memfd_create("table")
+    async with world(**kwargs) as w:
+        table = InodeTable(fd, "https://v.vault.azure.net")
+        rotation = Rotation(table, FilesystemMetrics(), helper=lambda _: None, pending=lambda: 0)
+        operations = Operations(
+            cache=w.cache,
+            table=table,
+            resolver=Resolver(w.cache, table, rotation, LOOK, decode=False),
+            control=None,  # type: ignore[arg-type]
+            look=LOOK,
+            metrics=FilesystemMetrics(),
+            timeout=10.0,
+            base_url="https://v.vault.azure.net",
+        )
+        yield w, operations
+    os.close(fd)
+
+
+async def waited(call: Callable[[], Awaitable[object]]) -> tuple[float, int | None]:
+    """Seconds, and the errno."""
+    begin = trio.current_time()
+    try:
+        await call()
+    except pyfuse3.FUSEError as exc:
+        return trio.current_time() - begin, exc.errno
+    return trio.current_time() - begin, None
+
+
+async def test_pid_1_waits_a_second_for_an_unknown_name_and_others_the_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with handlers() as (w, kv):
+        w.vault.put("pw", "x")
+        w.vault.silent = True
+        seconds, code = await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD))
+        assert seconds <= 1
+        assert code == errno.EIO
+        await trio.sleep(60)
+        seconds, code = await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS))
+        assert (seconds, code) == (10.0, errno.ETIMEDOUT)
+
+
+async def test_pid_1_gets_what_is_known_when_the_vault_is_slow(autojump_clock: MockClock) -> None:
+    async with handlers() as (w, kv):
+        w.vault.put("pw", "x")
+        await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        await trio.sleep(2 * TTL)
+        w.vault.latency = 5
+        begin = trio.current_time()
+        found = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)
+        assert found.st_size == 1
+        assert trio.current_time() - begin <= 1
+
+
+async def test_pid_1_waits_a_second_for_an_open_and_for_a_read(autojump_clock: MockClock) -> None:
+    """systemd reads an EnvironmentFile= itself."""
+    async with handlers(max_stale=1000.0) as (w, kv):
+        w.vault.put("pw", "x")
+        found = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        version = w.cache.records["pw"].version
+        assert version is not None
+        w.cache.store.drop(N("pw"), version)
+        w.vault.silent = True
+        opened = await kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)
+        seconds, code = await waited(lambda: kv.read(opened.fh, 0, 100))
+        assert (seconds, code) == (1.0, errno.EIO)
+        await kv.release(opened.fh)
+        await trio.sleep(3000)
+        assert (await waited(lambda: kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)))[0] <= 1
+
+
+async def test_pid_1_waits_a_second_for_a_directory(autojump_clock: MockClock) -> None:
+    """ConditionDirectoryNotEmpty= reads one."""
+    async with handlers() as (w, kv):
+        w.vault.put("pw", "x")
+        w.vault.silent = True
+        for who, seconds, code in ((SYSTEMD, 1.0, errno.EIO), (OTHERS, 9.0, errno.ETIMEDOUT)):
+            fh = await kv.opendir(pyfuse3.ROOT_INODE, who)
+            assert await waited(lambda fh=fh: kv.readdir(fh, 0, None)) == (seconds, code)  # type: ignore[misc]
+            await kv.releasedir(fh)
+
+
+async def test_pid_1_is_served_like_others_when_the_vault_answers(autojump_clock: MockClock) -> None:
+    async with handlers(vault=FakeVault(latency=0.1)) as (w, kv):
+        w.vault.put("pw", "x")
+        found = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)
+        opened = await kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)
+        assert await kv.read(opened.fh, 0, 100) == b"x"
+        await kv.release(opened.fh)
+
+
+async def test_no_request_of_anybody_waits_longer_than_the_timeout(autojump_clock: MockClock) -> None:
+    async with handlers() as (w, kv):
+        for name in ("pw", "other"):
+            w.vault.put(name, "x")
+        known = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        version = w.cache.records["pw"].version
+        assert version is not None
+        opened = await kv.open(known.st_ino, os.O_RDONLY, OTHERS)
+        kv._resolver._values[opened.fh] = None
+        w.cache.store.drop(N("pw"), version)
+        w.vault.silent = True
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: kv.lookup(pyfuse3.ROOT_INODE, b"other", OTHERS),
+            lambda: kv.read(opened.fh, 0, 1),
+        ]
+        for call in calls:
+            assert await waited(call) == (10.0, errno.ETIMEDOUT)
+        await kv.release(opened.fh)
+
+
+# --- a suspended machine -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asleep", "noticed"), [(0.0, False), (0.5, False), (1.5, True), (86_400.0, True)])
+async def test_a_machine_that_was_suspended_checks_everything_again(
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asleep: float,
+    noticed: bool,
+) -> None:
+    """Trio's clock stands still meanwhile, and so does the kernel's: CLOCK_BOOTTIME runs ahead."""
+    gap = 100.0
+    monkeypatch.setattr(worker, "_boottime_gap", lambda: gap)
+    async with world() as w:
+        w.vault.put("pw", "old")
+        assert await w.read("pw") == "old"
+        renewed: list[bool] = []
+        forgotten: list[bytes] = []
+        process = object.__new__(worker.Worker)
+        process.cache = w.cache
+        process.chain = SimpleNamespace(renew=lambda: renewed.append(True))  # type: ignore[assignment]
+        process.table = SimpleNamespace(spellings={"pw": {b"pw"}})  # type: ignore[assignment]
+        process.rotation = SimpleNamespace(forget_entries=forgotten.extend)  # type: ignore[assignment]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process._watch_suspend)
+            await trio.sleep(30)
+            w.vault.put("pw", "new")
+            gap += asleep
+            with caplog.at_level(logging.INFO, "keyvaultfs"):
+                await trio.sleep(5)
+            assert await w.read("pw") == ("new" if noticed else "old")
+            nursery.cancel_scope.cancel()
+        assert renewed == [True] * noticed
+        assert forgotten == [b"pw"] * noticed
+        assert len([one for one in caplog.records if "was suspended" in one.getMessage()]) == noticed
+
+
+def test_a_value_is_no_younger_for_a_successor_of_the_same_boot() -> None:
+    """`checked` is kept in seconds of a clock that both processes share."""
+    store = ValueStore()
+
+    async def first() -> None:
+        async with world(FakeVault(), store) as w:
+            w.vault.put("pw", "x")
+            await w.read("pw")
+
+    async def second() -> None:
+        await trio.sleep(TTL + 1)
+        vault = FakeVault(silent=True)
+        async with world(vault, ValueStore(os.dup(store.fileno()))) as w:
+            assert w.cache.snapshot()["stale"] == 1
+            w.vault.down = True
+
+    trio.run(first, clock=MockClock(autojump_threshold=0))
+    trio.run(second, clock=MockClock(autojump_threshold=0))
