@@ -153,12 +153,14 @@ class Mount:
         facts: dict[str, Any] = json.loads((self.where / ".keyvaultfs/status").read_text())
         return facts
 
-    def metric(self, name: str, kind: str = "") -> int:
-        """A counter of the file ``metrics``; 0 where it is not named."""
-        wanted = f"keyvaultfs_{name}_total" + (f'{{kind="{kind}"}}' if kind else "") + " "
+    def metric(self, name: str, kind: str | None = None) -> int:
+        """A number of the file ``metrics``; one with a `kind` is 0 where that kind has not come up."""
+        label = "" if kind is None else f'{{kind="{kind}"}}'
+        wanted = (f"keyvaultfs_{name}_total{label} ", f"keyvaultfs_{name}{label} ")
         for line in (self.where / ".keyvaultfs/metrics").read_text().splitlines():
             if line.startswith(wanted):
-                return int(float(line.removeprefix(wanted)))
+                return int(float(line.rpartition(" ")[2]))
+        assert kind is not None, f"there is no metric {name}"
         return 0
 
     def worker(self) -> int:

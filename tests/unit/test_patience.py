@@ -147,6 +147,28 @@ async def test_no_request_of_anybody_waits_longer_than_the_timeout(autojump_cloc
         await kv.release(opened.fh)
 
 
+async def test_state_and_age_of_what_is_cached_are_extended_attributes(autojump_clock: MockClock) -> None:
+    async with handlers() as (w, kv):
+        w.vault.put("pw", "x")
+        found = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+
+        async def told() -> tuple[bytes, float]:
+            state = await kv.getxattr(found.st_ino, b"user.keyvault.state", OTHERS)
+            return state, float(await kv.getxattr(found.st_ino, b"user.keyvault.age", OTHERS))
+
+        await trio.sleep(7)
+        assert await told() == (b"fresh", 7)
+        w.vault.down = True
+        await trio.sleep(2 * TTL)
+        await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        state, age = await told()
+        assert state == b"stale"
+        assert age >= TTL
+        before = sum(w.vault.asked.values())
+        await told()
+        assert sum(w.vault.asked.values()) == before, "an attribute never costs a request"
+
+
 # --- a suspended machine -----------------------------------------------------------------------------------
 
 

@@ -195,6 +195,25 @@ async def test_a_second_change_in_the_same_second_is_found(autojump_clock: MockC
         assert w.vault.asked["get"] == 0
 
 
+async def test_an_older_time_of_change_is_a_change_too(autojump_clock: MockClock) -> None:
+    """A restored secret brings its times along."""
+    async with world(FakeVault(fixed_wall=1_700_000_000)) as w:
+        for number in range(30):
+            w.vault.put(f"s{number}", "first")
+        w.vault.fixed_wall = 1_700_000_100
+        for number in range(30):
+            await w.read(f"s{number}")
+        w.vault.fixed_wall = 1_600_000_000
+        w.vault.put("s3", "restored")
+        w.vault.fixed_wall = 1_700_000_200
+        for _ in range(4):
+            await trio.sleep(TTL / 4)
+            for number in range(30):
+                await w.read(f"s{number}")
+        assert await w.read("s3") == "restored"
+        assert w.vault.asked["get"] == 31
+
+
 async def test_a_change_of_metadata_alone_is_no_rotation(autojump_clock: MockClock) -> None:
     async with world() as w:
         w.vault.put("pw", "x")
@@ -249,6 +268,9 @@ async def test_while_nobody_answers_the_last_value_is_served_for_max_stale_and_o
             for _ in range(20):
                 assert await w.read("pw") == "x"
                 assert (await w.cache.get(N("pw"))).stale
+            assert w.cache.snapshot()["stale"] == 1
+            assert w.cache.snapshot()["outage"] is True
+            assert w.cache.metrics.stale_served >= 40
             await trio.sleep(1000)
             with pytest.raises(Unavailable):
                 await w.read("pw")
@@ -380,6 +402,21 @@ async def test_prefetched_names_are_warm_before_anybody_asks_and_stay_so(autojum
         assert [await w.read(name) for name in ("pg-a", "pg-b", "pg-c")] == ["pg-a", "pg-b", "later"]
         assert trio.current_time() == begin
         assert w.vault.asked["get other"] == 0
+
+
+async def test_a_prefetched_name_is_kept_fresh_though_nobody_reads_it_and_nothing_is_listed(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(prefetch=lambda name: name.key == "pw", prefetch_names=(N("pw"),)) as w:
+        w.vault.put("pw", "old")
+        await trio.sleep(3 * TTL)
+        w.vault.put("pw", "new")
+        await trio.sleep(TTL)
+        w.vault.silent = True
+        begin = trio.current_time()
+        assert await w.read("pw") == "new"
+        assert trio.current_time() == begin
+        assert w.vault.asked["list"] == 0
 
 
 async def test_names_that_do_not_match_cost_nothing_and_are_not_there(autojump_clock: MockClock) -> None:
