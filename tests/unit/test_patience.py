@@ -169,6 +169,15 @@ async def test_state_and_age_of_what_is_cached_are_extended_attributes(autojump_
         assert sum(w.vault.asked.values()) == before, "an attribute never costs a request"
 
 
+async def test_the_timeout_is_for_a_request_of_the_kernel_and_not_for_each_of_the_vaults_answers(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with handlers(vault=FakeVault(latency=7)) as (w, kv):
+        w.vault.put("pw", "x")
+        monkeypatch.setattr(w.cache.store, "get", lambda *_: None)  # its value has left memory at once
+        assert await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)) == (10.0, errno.ETIMEDOUT)
+
+
 # --- a suspended machine -----------------------------------------------------------------------------------
 
 
