@@ -85,6 +85,17 @@ def test_one_rotation_among_many_names_in_use_costs_one_get(vault: VaultProcess,
     assert len(gets) <= 2, "the second proves what was read in the very second of its change"
 
 
+def test_prefetched_names_are_known_when_an_outage_comes_before_their_first_reader(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    vault.bulk([{"name": name, "value": name} for name in ("pg-a", "PG-b", "api-key", "other")])
+    kv = mount("prefetch=pg-*:api-key", "timeout=2")
+    wait_until(lambda: kv.status()["cache"]["values"] == 3, "the names to be fetched")
+    vault.outage("both")
+    assert [(kv / name).read_text() for name in ("pg-a", "PG-b", "api-key")] == ["pg-a", "PG-b", "api-key"]
+    assert not vault.requests("get", "other")
+
+
 IN_A_NEW_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 AS_PID_1 = """
 import errno, json, os, subprocess, sys, time
