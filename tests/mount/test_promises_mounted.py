@@ -48,6 +48,18 @@ def test_a_listing_of_10_000_secrets_is_whole(vault: VaultProcess, mount: Mounte
     assert not vault.requests("get")
 
 
+def test_a_listing_tells_the_inode_that_the_kernel_holds(vault: VaultProcess, mount: Mounter) -> None:
+    """Another one for the same name would take its watches away."""
+    vault.bulk([{"name": name, "value": "x"} for name in ("held", "unknown")])
+    kv = mount("list_ttl=1")
+    held = (kv / "held").stat().st_ino
+    with os.scandir(kv.where) as entries:
+        listed = {entry.name: entry.inode() for entry in entries}
+    assert listed["held"] == held
+    assert listed["unknown"] != held
+    assert not vault.requests("get", "unknown")
+
+
 def test_a_watch_among_many_names_fires_from_the_listing_without_a_get(
     vault: VaultProcess, mount: Mounter
 ) -> None:

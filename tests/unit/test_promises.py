@@ -380,6 +380,25 @@ async def test_a_listing_is_as_fresh_as_list_ttl_says_and_stale_while_nobody_ans
         assert await names_of(w) == ["a", "b"]
 
 
+@pytest.mark.parametrize("max_stale", [0.0, 1000.0])
+async def test_in_an_outage_a_listing_is_shown_for_max_stale_and_no_longer(
+    autojump_clock: MockClock, max_stale: float
+) -> None:
+    async with world(max_stale=max_stale) as w:
+        w.vault.put("a", "x")
+        await w.read("a")
+        assert await names_of(w) == ["a"]
+        w.vault.down = True
+        if max_stale:
+            await trio.sleep(60 + max_stale - 1)
+            assert await names_of(w) == ["a"]
+            await trio.sleep(2)
+        else:
+            await trio.sleep(600)  # the refresher has noticed
+        with pytest.raises(Unavailable):
+            await names_of(w)
+
+
 async def test_a_refused_listing_is_refused(autojump_clock: MockClock) -> None:
     async with world(FakeVault(list_refused=True)) as w:
         w.vault.put("a", "x")
@@ -509,8 +528,8 @@ async def test_a_failure_that_is_remembered_keeps_no_frames_which_may_hold_a_val
             await w.read("pw")
         with pytest.raises(Unavailable):
             await names_of(w)
-        assert w.cache.list_verdict is not None
-        for kept in (w.cache.records["pw"].verdict, w.cache.list_verdict[0]):
+        assert w.cache.listings.verdict is not None
+        for kept in (w.cache.records["pw"].verdict, w.cache.listings.verdict[0]):
             assert kept is not None
             assert kept.__traceback__ is None
             assert kept.__context__ is None

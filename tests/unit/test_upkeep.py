@@ -94,7 +94,7 @@ async def test_a_listing_that_the_refresher_would_give_up_is_read_to_its_end_for
         names = fill(w.vault, 200)
         for name in names[:3]:
             await w.read(name)
-        w.cache.start_listing(worth=3)
+        w.cache.listings.start(worth=3)
         await trio.sleep(1.5)
         assert await names_of(w) == names
         assert w.vault.asked["list"] == 8

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import time
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +16,7 @@ import trio
 from keyvaultfs.cache import freshness
 from keyvaultfs.cache.flight import Flights
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Limits, Verdict
-from keyvaultfs.cache.listing import Listing
+from keyvaultfs.cache.listings import Listings
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.cache.readahead import ReadAhead
 from keyvaultfs.cache.records import NEVER, Entry, Record, Rotated
@@ -94,15 +95,12 @@ class Cache:
         self.store = store
         self.outage = Outage(causes)
         self.records: dict[str, Record] = {}
-        self.last_listing: Listing | None = None
-        self.list_verdict: tuple[Exception, float] | None = None
+        self.listings = Listings(self, source, matches)
         self._source = source
         self._matches = matches
         self._flights: Flights[Entry] = Flights()
         self._value_flights: Flights[SecretValue] = Flights()
         self._version_flights: Flights[tuple[VersionItem, ...]] = Flights()
-        self._reading: Listing | None = None
-        self._most_listed = 0
         self._read_ahead = ReadAhead()
         self._background = trio.CapacityLimiter(concurrency)
         self._soon: set[str] = set()
@@ -155,7 +153,7 @@ class Cache:
         in_outage = state is Verdict.STALE and bool(self.outage)
         if in_outage and self._flights:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
-        flight = self._flights.start(name.key, partial(self._fetch, record), self._home())
+        flight = self._flights.start(name.key, partial(self._fetch, record), self.home())
         if in_outage:
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead(record, missed=True)
@@ -199,7 +197,7 @@ class Cache:
         if kept is not None:
             return kept
         call = partial(self._fetch_version, name, version)
-        return await self._value_flights.join((name.key, version), call, self._home())
+        return await self._value_flights.join((name.key, version), call, self.home())
 
     def peek_value(self, name: SecretName, version: Version) -> SecretValue | None:
         """As `value`, and None where that would wait."""
@@ -209,7 +207,7 @@ class Cache:
         """All versions of a secret, asked of the vault each time."""
         if not self._matches(name):
             raise NotFound("NotShown")
-        return await self._version_flights.join(name.key, partial(self._fetch_versions, name), self._home())
+        return await self._version_flights.join(name.key, partial(self._fetch_versions, name), self.home())
 
     async def listing(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """All names, page by page while they come.
@@ -218,37 +216,17 @@ class Cache:
             Refused: listing is not allowed.
             Unavailable, trio.TooSlowError: nobody answered, and no listing is known.
         """
-        now = trio.current_time()
-        old = self.last_listing
-        if old is not None and now - old.began < self.limits.list_ttl:
-            yield self._shown(old.items)
-            return
-        given: set[str] = set()
-        try:
-            if self.list_verdict is not None and now < self.list_verdict[1]:
-                raise copy.copy(self.list_verdict[0]) from None
-            if not (self.outage and old is not None):
-                async for page in self.start_listing().stream():
-                    given.update(item.name.key for item in page)
-                    yield self._shown(page)
-                return
-            self.start_listing()
-        except _NOBODY_ANSWERED:
-            if old is None or now - old.began >= self.limits.list_ttl + self.limits.max_stale:
-                raise
-        assert old is not None
-        self.metrics.stale_served += 1
-        yield self._shown([item for item in old.items if item.name.key not in given])
+        async with aclosing(self.listings.stream()) as pages:
+            async for page in pages:
+                yield page
 
     def forget(self) -> dict[str, int]:
         """Drop everything; the next read asks the vault. Returns how much of what was dropped."""
         known = [record for record in self.records.values() if record.version is not None]
-        listings = int(self.last_listing is not None)
         for record in self.records.values():
             record.checked, record.verdict, record.verdict_until = NEVER, None, NEVER
-        self.last_listing = self.list_verdict = self._reading = None
         self._epoch += 1
-        return {"values": self.store.clear(), "names": len(known), "listings": listings}
+        return {"values": self.store.clear(), "names": len(known), "listings": self.listings.forget()}
 
     def expire(self) -> None:
         """Everything must be checked before it is served again, as after a suspended machine woke."""
@@ -258,9 +236,7 @@ class Cache:
             if record.version is not None:
                 record.checked = min(record.checked, ended)
                 self.store.check(record.name, record.version, record.checked + self._shift)
-        self._reading = self.list_verdict = None
-        if self.last_listing is not None:
-            self.last_listing.began = min(self.last_listing.began, trio.current_time() - self.limits.list_ttl)
+        self.listings.expire()
         self._epoch += 1
 
     def snapshot(self) -> dict[str, object]:
@@ -269,7 +245,7 @@ class Cache:
         states = [
             record.state(now, self.limits) for record in self.records.values() if record.version is not None
         ]
-        listing = self.last_listing
+        listing = self.listings.last
         return {
             "names": len(states),
             "fresh": states.count(Verdict.FRESH),
@@ -294,29 +270,16 @@ class Cache:
         key = record.name.key
         if not self.is_fetching(key):
             self._soon.add(key)
-            self._home().start_soon(self._fetch_in_background, record)
+            self.home().start_soon(self._fetch_in_background, record)
 
     def is_fetching(self, key: str) -> bool:
         """Whether a fetch for this folded name is under way or queued."""
         return key in self._soon or key in self._flights
 
-    @property
-    def names_known(self) -> int:
-        """How many names the vault has, as far as anybody has seen."""
-        return max(len(self.records), self._most_listed)
-
-    def start_listing(self, worth: float = math.inf) -> Listing:
-        """The reading of the listing that is under way, or a new one; given up after `worth` pages."""
-        now = trio.current_time()
-        if (
-            self._reading is None
-            or self._reading.given_up
-            or now - self._reading.began >= max(1.0, self.limits.list_ttl)
-        ):
-            self._reading = Listing(now, worth)
-            self._home().start_soon(self._read_listing, self._reading)
-        self._reading.worth = max(self._reading.worth, worth)
-        return self._reading
+    def home(self) -> trio.Nursery:
+        """Where fetches run, whoever wants them."""
+        assert self._nursery is not None, "run() has not started"
+        return self._nursery
 
     def announce(self, record: Record, new: Version | None = None) -> None:
         """Tell who holds on to a name's inode that it stands for something else."""
@@ -324,15 +287,11 @@ class Cache:
 
     # Fetching.
 
-    def _home(self) -> trio.Nursery:
-        assert self._nursery is not None, "run() has not started"
-        return self._nursery
-
     async def _fetch_in_background(self, record: Record) -> None:
         key = record.name.key
         async with self._background:
             if key in self._soon:  # else a reader was faster
-                flight = self._flights.start(key, partial(self._fetch, record), self._home())
+                flight = self._flights.start(key, partial(self._fetch, record), self.home())
                 await flight.landed.wait()
 
     async def _fetch(self, record: Record) -> Entry:
@@ -399,39 +358,6 @@ class Cache:
         with trio.fail_after(self.limits.timeout):
             return await self._source.versions(name)
 
-    async def _read_listing(self, reading: Listing) -> None:
-        await reading.read(self._source.pages(), self.limits.timeout, partial(self._on_page, self._epoch))
-        now = trio.current_time()
-        current = self._reading is reading
-        if current:
-            self._reading = None
-        if reading.given_up:  # it has one more page at least
-            self._most_listed = max(self._most_listed, len(reading.items) + freshness.PAGE)
-            self.outage.answered("the listing", now)
-            self.refresher.start_round(now)
-            return
-        if reading.complete:
-            self._most_listed = len(reading.items)
-            self.outage.answered("the listing", now)
-            if current:
-                self.last_listing, self.list_verdict = reading, None
-                self.refresher.listed_all(reading)
-            return
-        failure = reading.failure or Unavailable("Interrupted")
-        if isinstance(failure, _NOBODY_ANSWERED):
-            self.outage.failed("the listing", failure, reading.began)
-            self.list_verdict = (failure, now + FAILURE_SECONDS)
-        else:
-            self.outage.refused("the listing", failure, now)
-            self.list_verdict = (failure, now + self.limits.negative_ttl)
-
-    def _on_page(self, epoch: int, page: tuple[ListItem, ...], sent: float) -> None:
-        self.metrics.list_pages += 1
-        if epoch == self._epoch:
-            for item in page:
-                if self._matches(item.name):
-                    self.refresher.listed(item, sent)
-
     def checked(self, record: Record, sent: float) -> None:
         """The listing shows that a record is still right."""
         record.checked, record.hot = max(record.checked, sent), False
@@ -447,7 +373,7 @@ class Cache:
         return entry
 
     def _look_ahead(self, record: Record, *, missed: bool) -> None:
-        listing = self._reading or self.last_listing
+        listing = self.listings.reading or self.listings.last
         position = None if listing is None else listing.positions.get(record.name.key)
         if listing is None or position is None:
             return
@@ -458,9 +384,6 @@ class Cache:
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
             if self._matches(item.name) and item.properties.enabled and not known:
                 self.fetch_soon(ahead)
-
-    def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
-        return tuple(item for item in items if self._matches(item.name))
 
     def _load(self) -> None:
         for stored in self.store:

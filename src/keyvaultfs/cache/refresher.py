@@ -118,12 +118,13 @@ class Refresher:
         if not due and not list_due:
             return
         self._next_try = now + _OUTAGE_SECONDS
-        refused = cache.list_verdict is not None and now < cache.list_verdict[1]
-        forbidden = cache.list_verdict is not None and isinstance(cache.list_verdict[0], Refused)
+        verdict = cache.listings.verdict
+        refused = verdict is not None and now < verdict[1]
+        forbidden = verdict is not None and isinstance(verdict[0], Refused)
         saved = self._renewed_by_a_listing()
-        if list_due or (not forbidden and freshness.listing_is_cheaper(saved, cache.names_known)):
+        if list_due or (not forbidden and freshness.listing_is_cheaper(saved, cache.listings.names_known())):
             if not refused:
-                cache.start_listing(math.inf if list_due else saved)
+                cache.listings.start(math.inf if list_due else saved)
             return
         for record in due[:1] if cache.outage else due:
             if (
@@ -180,7 +181,7 @@ class Refresher:
         )
 
     def _listing_is_due(self, horizon: float) -> bool:
-        listing = self._cache.last_listing
+        listing = self._cache.listings.last
         return listing is None or listing.began + self._cache.limits.ttl <= horizon
 
     def _fetch_unless_refused(self, record: Record, now: float) -> None:

@@ -1,0 +1,138 @@
+"""Who reads the listing when: one reading for all who want it, and the last whole one for a while."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.cache import freshness
+from keyvaultfs.cache.freshness import FAILURE_SECONDS
+from keyvaultfs.cache.listing import Listing
+from keyvaultfs.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Collection
+
+    from keyvaultfs.cache.cache import Cache, SecretSource
+    from keyvaultfs.model import ListItem, SecretName
+
+_NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
+
+
+class Listings:
+    """The names of the vault, for readers and for the refresher. Arguments as of `Cache`.
+
+    Attributes:
+        last: the last whole one.
+        reading: the one that is being read.
+        verdict: why there was none, and until when that is remembered.
+    """
+
+    def __init__(self, cache: Cache, source: SecretSource, matches: Callable[[SecretName], bool]) -> None:
+        self.last: Listing | None = None
+        self.reading: Listing | None = None
+        self.verdict: tuple[Exception, float] | None = None
+        self._cache = cache
+        self._source = source
+        self._matches = matches
+        self._most = 0
+        self._epoch = 0
+
+    async def stream(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+        """See `Cache.listing`."""
+        now = trio.current_time()
+        limits = self._cache.limits
+        old = self.last
+        if old is not None and now - old.began < limits.list_ttl:
+            yield self._shown(old.items)
+            return
+        if old is not None and now - old.began >= limits.list_ttl + limits.max_stale:
+            old = None
+        given: set[str] = set()
+        try:
+            if self.verdict is not None and now < self.verdict[1]:
+                raise copy.copy(self.verdict[0]) from None
+            reading = self.start()
+            if not (self._cache.outage and old is not None):
+                async for page in reading.stream():
+                    given.update(item.name.key for item in page)
+                    yield self._shown(page)
+                return
+        except _NOBODY_ANSWERED:
+            if old is None:
+                raise
+        assert old is not None
+        self._cache.metrics.stale_served += 1
+        yield self._shown([item for item in old.items if item.name.key not in given])
+
+    def start(self, worth: float = math.inf) -> Listing:
+        """The reading that is under way, or a new one; given up after `worth` pages."""
+        now = trio.current_time()
+        if (
+            self.reading is None
+            or self.reading.given_up
+            or now - self.reading.began >= max(1.0, self._cache.limits.list_ttl)
+        ):
+            self.reading = Listing(now, worth)
+            self._cache.home().start_soon(self._read, self.reading)
+        self.reading.worth = max(self.reading.worth, worth)
+        return self.reading
+
+    def names_known(self) -> int:
+        """How many names the vault has, as far as anybody has seen."""
+        return max(len(self._cache.records), self._most)
+
+    def forget(self) -> int:
+        """Drop what is known; returns how many listings that were."""
+        dropped = int(self.last is not None)
+        self.last = self.verdict = self.reading = None
+        self._epoch += 1
+        return dropped
+
+    def expire(self) -> None:
+        """What is known must be checked before it is shown again; what is on its way proves nothing."""
+        self.verdict = self.reading = None
+        if self.last is not None:
+            self.last.began = min(self.last.began, trio.current_time() - self._cache.limits.list_ttl)
+        self._epoch += 1
+
+    async def _read(self, reading: Listing) -> None:
+        cache = self._cache
+        await reading.read(self._source.pages(), cache.limits.timeout, partial(self._on_page, self._epoch))
+        now = trio.current_time()
+        current = self.reading is reading
+        if current:
+            self.reading = None
+        if reading.given_up:  # it has one more page at least
+            self._most = max(self._most, len(reading.items) + freshness.PAGE)
+            cache.outage.answered("the listing", now)
+            cache.refresher.start_round(now)
+            return
+        if reading.complete:
+            self._most = len(reading.items)
+            cache.outage.answered("the listing", now)
+            if current:
+                self.last, self.verdict = reading, None
+                cache.refresher.listed_all(reading)
+            return
+        failure = reading.failure or Unavailable("Interrupted")
+        if isinstance(failure, _NOBODY_ANSWERED):
+            cache.outage.failed("the listing", failure, reading.began)
+            self.verdict = (failure, now + FAILURE_SECONDS)
+        else:
+            cache.outage.refused("the listing", failure, now)
+            self.verdict = (failure, now + cache.limits.negative_ttl)
+
+    def _on_page(self, epoch: int, page: tuple[ListItem, ...], sent: float) -> None:
+        self._cache.metrics.list_pages += 1
+        if epoch == self._epoch:
+            for item in page:
+                if self._matches(item.name):
+                    self._cache.refresher.listed(item, sent)
+
+    def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
+        return tuple(item for item in items if self._matches(item.name))
