@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from keyvaultfs.errors import Disabled, NotFound, Refused, Unavailable
+from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
 from keyvaultfs.model import ListItem, Properties, Secret, SecretName, SecretValue, Version, VersionItem
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class FakeVault:
     silent: bool = False
     refused: bool = False
     list_refused: bool = False
+    list_bad: bool = False
     fixed_wall: int | None = None
     asked: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
@@ -103,6 +104,8 @@ class FakeVault:
             raise Unavailable("Down")
         if self.refused or (self.list_refused and kind == "list"):
             raise Refused("ForbiddenByRbac")
+        if self.list_bad and kind == "list" and self.asked["list"] % 2 == 0:
+            raise BadAnswer("LoopingNextLink")
 
     async def get(self, name: SecretName) -> Secret:
         """See `SecretSource`."""

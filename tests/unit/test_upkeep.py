@@ -100,16 +100,33 @@ async def test_a_listing_that_the_refresher_would_give_up_is_read_to_its_end_for
         assert w.vault.asked["list"] == 8
 
 
-async def test_where_listing_is_forbidden_it_is_not_tried_again_and_again(autojump_clock: MockClock) -> None:
-    async with world(FakeVault(list_refused=True)) as w:
+@pytest.mark.parametrize("fault", ["list_refused", "list_bad"])
+@pytest.mark.parametrize("prefetch", [False, True])
+async def test_where_listing_fails_single_gets_keep_values_fresh_and_it_is_tried_once_a_ttl(
+    autojump_clock: MockClock, fault: str, prefetch: bool
+) -> None:
+    """A right that was granted, or a page that was mended, is found without anybody's doing."""
+    async with world(
+        FakeVault(list_refused=fault == "list_refused", list_bad=fault == "list_bad"),
+        prefetch=lambda name: prefetch and name.key == "s0000",
+        prefetch_lists=prefetch,
+    ) as w:
         names = fill(w.vault, 40)
         await trio.sleep(10)
         async with in_use(w, names):
             await trio.sleep(2 * TTL)
             w.vault.reset()
+            for _ in range(100):
+                await trio.sleep(TTL / 10)
+                assert w.cache.snapshot()["stale"] == 0
+            assert w.vault.asked["get"] <= 40 * 10 * 1.2
+            assert 5 <= w.vault.asked["list"] <= 2 * 11
+            setattr(w.vault, fault, False)
+            await trio.sleep(2 * TTL)
+            w.vault.reset()
             await trio.sleep(10 * TTL)
-        assert w.vault.asked["list"] == 0
-        assert w.vault.asked["get"] <= 40 * 10 * 1.1
+            assert w.vault.asked["get"] == 0
+            assert w.vault.asked["list"] <= 1.1 * 2 * 10
 
 
 async def test_when_an_outage_ends_one_listing_checks_everything(autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ import trio
 from keyvaultfs.cache import freshness
 from keyvaultfs.cache.freshness import FAILURE_SECONDS
 from keyvaultfs.cache.listing import Listing
-from keyvaultfs.errors import Unavailable
+from keyvaultfs.errors import BadAnswer, Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection
@@ -86,6 +86,12 @@ class Listings:
         """How many names the vault has, as far as anybody has seen."""
         return max(len(self._cache.records), self._most)
 
+    def unusable(self, now: float) -> bool:
+        """Whether listing was refused, or answered with nonsense, less than a ttl ago: an outage passes sooner."""
+        if self.verdict is None or not isinstance(self.verdict[0], Refused | BadAnswer):
+            return False
+        return now < self.verdict[1] + self._cache.limits.ttl
+
     def forget(self) -> int:
         """Drop what is known; returns how many listings that were."""
         dropped = int(self.last is not None)
@@ -110,7 +116,6 @@ class Listings:
         if reading.given_up:  # it has one more page at least
             self._most = max(self._most, len(reading.items) + freshness.PAGE)
             cache.outage.answered("the listing", now)
-            cache.refresher.start_round(now)
             return
         if reading.complete:
             self._most = len(reading.items)

@@ -9,7 +9,7 @@ import trio
 
 from keyvaultfs.cache import freshness
 from keyvaultfs.cache.freshness import Verdict
-from keyvaultfs.errors import NotFound, Refused
+from keyvaultfs.errors import NotFound
 
 if TYPE_CHECKING:
     import random
@@ -94,6 +94,9 @@ class Refresher:
 
     def listed_all(self, listing: Listing) -> None:
         """A listing came to its end: names that it lacks are asked for singly, since names may move between pages."""
+        if trio.current_time() >= self._round:
+            ttl = self._cache.limits.ttl
+            self._round = listing.began + ttl - freshness.lead(ttl, self._rng)
         held = self._held_names()
         for record in tuple(self._cache.records.values()):
             key = record.name.key
@@ -104,31 +107,31 @@ class Refresher:
             else:
                 record.outdated = True
 
-    def start_round(self, now: float) -> None:
-        """What a round wanted to know is still not known."""
-        self._round = now
-
     def _refresh(self, now: float) -> None:
         cache = self._cache
         if cache.outage and now < self._next_try:
             return
-        horizon = self._horizon(now)
+        ttl, in_round = cache.limits.ttl, now >= self._round
+        then = now + ttl - freshness.lead(ttl, self._rng) if in_round else now
+        # What would end before this moment is checked now: in a round, all that would not live until the next.
+        horizon = then + freshness.shortest_lead(ttl)
         due = self._due(now, horizon)
-        list_due = self._lists and self._listing_is_due(horizon)
+        unusable = cache.listings.unusable(now)
+        list_due = self._lists and not unusable and self._listing_is_due(horizon)
         if not due and not list_due:
+            self._round = max(self._round, then)
             return
         self._next_try = now + _OUTAGE_SECONDS
-        verdict = cache.listings.verdict
-        refused = verdict is not None and now < verdict[1]
-        forbidden = verdict is not None and isinstance(verdict[0], Refused)
         saved = self._renewed_by_a_listing()
-        if list_due or (not forbidden and freshness.listing_is_cheaper(saved, cache.listings.names_known())):
-            if not refused:
+        if list_due or (not unusable and freshness.listing_is_cheaper(saved, cache.listings.names_known())):
+            verdict = cache.listings.verdict
+            if verdict is None or now >= verdict[1]:
                 cache.listings.start(math.inf if list_due else saved)
             return
+        self._round = max(self._round, then)
         for record in due[:1] if cache.outage else due:
             if (
-                forbidden
+                unusable
                 and not record.hot
                 and not self._prefetch(record.name)
                 and record.name.key not in self._released
@@ -138,14 +141,6 @@ class Refresher:
                 self._let_go(record.name)
                 continue
             cache.fetch_soon(record)
-
-    def _horizon(self, now: float) -> float:
-        """What would end before this moment is checked now: in a round, all that would not live until the next."""
-        ttl = self._cache.limits.ttl
-        if now < self._round:
-            return now + freshness.shortest_lead(ttl)
-        self._round = now + ttl - freshness.lead(ttl, self._rng)
-        return self._round + freshness.shortest_lead(ttl)
 
     def _due(self, now: float, horizon: float) -> list[Record]:
         """What must be checked now so that it is not older than `ttl` when it is."""
