@@ -208,7 +208,7 @@ class InodeTable:
             del self.told[node.name.key]
 
     def show(self, node: Node, other: Node) -> None:
-        """From now on `node` shows the bytes of `other`."""
+        """From now on `node` shows the bytes of `other`, to those as well that may have it open without having read."""
         before = self.content(node)
         if before is other and node.shown == other.inode:
             return
@@ -216,6 +216,13 @@ class InodeTable:
         if other is not node:
             other.needed += 1
         self._write(node)
+        # One inode has one page cache: bytes of two versions would mix in it.
+        for handle in [self.handles[fh] for fh in node.handles]:
+            if handle.doubtful and handle.content is not other:
+                handle.content.needed -= 1
+                other.needed += 1
+                handle.content = other
+                self._write_handle(handle)
         if before is not node:
             before.needed -= 1
             self._drop(before)

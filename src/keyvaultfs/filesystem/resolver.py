@@ -73,6 +73,11 @@ class Resolver:
             _, done = self._rotation.supersede(told)
             with trio.move_on_after(BOUNDED_SECONDS):
                 await done.wait()
+            # Meanwhile the name may have moved on: an inode that lost it must not get it back.
+            later = self._cache.peek(name)
+            newer = None if later is None else self._known_node(later)
+            if later is not None and newer is not None:
+                entry, node = later, newer
         self._table.tell(node, spelling)
         left = entry.expires - trio.current_time()
         return attributes.secret(self._look, node, node, entry_timeout=left)
@@ -170,6 +175,9 @@ class Resolver:
             asked, _ = self._rotation.supersede(node)
             with trio.move_on_after(BOUNDED_SECONDS):
                 await asked.wait()
+            if not asked.is_set():
+                # The kernel goes by the size that it has: with the new bytes a password would be cut short.
+                return self._opened(node), False
         if not self._table.is_open(node):
             self._table.show(node, current)
         return self._opened(node), False

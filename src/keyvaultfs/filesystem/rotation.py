@@ -72,7 +72,11 @@ class Rotation:
         self._pending = pending
         self._kernel = kernel or FuseKernel()
         self._thread = trio.CapacityLimiter(1)
-        self._send, self._receive = trio.open_memory_channel[tuple["Node", trio.Event, trio.Event]](10**9)
+        self._asking = trio.CapacityLimiter(1)
+        self._to_ask: trio.MemorySendChannel[tuple[Node, trio.Event, trio.Event]]
+        self._to_notify: trio.MemorySendChannel[tuple[Node, trio.Event]]
+        self._to_ask, self._asked = trio.open_memory_channel[tuple["Node", trio.Event, trio.Event]](10**9)
+        self._to_notify, self._notified = trio.open_memory_channel[tuple["Node", trio.Event]](10**9)
         self._queued: dict[int, tuple[trio.Event, trio.Event]] = {}
         self.old_answers: dict[str, tuple[Node, trio.Event]] = {}
         """by folded name: what a look-up of the helper is to be answered with"""
@@ -88,7 +92,7 @@ class Rotation:
         if node.inode not in self._queued:
             self._table.supersede(node)
             self._queued[node.inode] = events = (trio.Event(), trio.Event())
-            self._send.send_nowait((node, *events))
+            self._to_ask.send_nowait((node, *events))
         return self._queued[node.inode]
 
     def forget_entries(self, names: tuple[bytes, ...]) -> None:
@@ -113,25 +117,32 @@ class Rotation:
             self.supersede(node)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_forgotten)
-            async for node, asked, done in self._receive:
+            nursery.start_soon(self._run_asking)
+            async for node, done in self._notified:
                 try:
-                    await self._notify(node, asked)
+                    await self._notify(node)
                 except Exception as exc:  # noqa: BLE001 - the next rotation must not be lost
                     frames = "".join(traceback.format_tb(exc.__traceback__))
                     LOG.error("bug in notification: %s\n%s", type(exc).__name__, frames)
                 finally:
                     self._queued.pop(node.inode, None)
-                    asked.set()
                     done.set()
 
-    async def _notify(self, node: Node, asked: trio.Event) -> None:
-        held = await self._call(lambda: self._kernel.inode(node.inode))
-        asked.set()
-        if held == errno.ENOENT:
-            self._metrics.notifications["unknown"] += 1
-            self._table.notified(node)
-            self._table.lost(node)
-            return
+    async def _run_asking(self) -> None:
+        """Have attributes fetched anew: in a thread apart, since it takes no lock and an OPEN waits for it."""
+        async for node, asked, done in self._asked:
+            held = await self._call(_asking(self._kernel, node.inode), self._asking)
+            asked.set()
+            if held == errno.ENOENT:
+                self._metrics.notifications["unknown"] += 1
+                self._table.notified(node)
+                self._table.lost(node)
+                self._queued.pop(node.inode, None)
+                done.set()
+            else:
+                self._to_notify.send_nowait((node, done))
+
+    async def _notify(self, node: Node) -> None:
         with trio.move_on_after(_PUT_OFF_SECONDS):
             while self._pending():  # noqa: ASYNC110 - a second at most, and a count has no event
                 await trio.sleep(0.02)
@@ -159,7 +170,7 @@ class Rotation:
     async def _entry(self, name: bytes, node: Node) -> int:
         return await self._call(lambda: self._kernel.entry(name, node.inode))
 
-    async def _call(self, fn: Callable[[], None]) -> int:
+    async def _call(self, fn: Callable[[], None], thread: trio.CapacityLimiter | None = None) -> int:
         def blocking(_end: float) -> int:
             try:
                 fn()
@@ -168,13 +179,17 @@ class Rotation:
             return 0
 
         with trio.move_on_after(_PATIENCE_SECONDS):
-            return await threads.run(blocking, self._thread)
+            return await threads.run(blocking, thread or self._thread)
         return errno.ETIMEDOUT
 
     async def _run_forgotten(self) -> None:
         async for names in self._to_forget:
             for name in names:
                 await self._call(_forgetting(self._kernel, name))
+
+
+def _asking(kernel: Kernel, inode: int) -> Callable[[], Any]:
+    return lambda: kernel.inode(inode)
 
 
 def _forgetting(kernel: Kernel, name: bytes) -> Callable[[], Any]:

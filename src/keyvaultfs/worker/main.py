@@ -97,6 +97,7 @@ class Worker:
                 resend=self.settings.resend,
                 successor=self.charge.successor,
                 poke=self._poke,
+                hurry=self._fail_waiting,
             )
             self._fd = attached.fd
             nursery.start_soon(self.rotation.run)

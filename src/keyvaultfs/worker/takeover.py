@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # linux/fuse.h: fuse_in_header (len, opcode, unique, nodeid, …) and fuse_out_header (len, error, unique).
 _OUT = struct.Struct("<IiQ")
 _IN = struct.Struct("<IIQQ")
-_FORGET, _BATCH_FORGET = 2, 42
+_LOOKUP, _FORGET, _OPEN, _BATCH_FORGET = 1, 2, 14, 42
 _NOTIFY_RESEND = 7
 _FLAGS_OFFSET = _OUT.size + 12  # fuse_init_out: major, minor, max_readahead, flags
 _PARALLEL_DIROPS = 1 << 18
@@ -57,6 +57,7 @@ async def attach(
     resend: bool,
     successor: bool,
     poke: Callable[[], None],
+    hurry: Callable[[], None],
 ) -> Attached:
     """Let libfuse answer the saved INIT, put the device in the place of its socket, and have lost requests repeated.
 
@@ -68,6 +69,7 @@ async def attach(
         resend: whether FUSE_NOTIFY_RESEND may be used where the kernel has it.
         successor: whether an earlier worker may have left requests unanswered.
         poke: has another process send one request to this mount.
+        hurry: has handlers that wait answer at once.
 
     Raises:
         TakeoverError: libfuse refused, or the kernel was told what this libfuse cannot do.
@@ -89,7 +91,7 @@ async def attach(
             try:
                 told = _answer(device, reply, told)
                 if successor and not (resend and _offers_resend(init)):
-                    await _fail_lost(device, relay, poke)
+                    await _fail_lost(device, relay, poke, hurry)
             finally:
                 # Nobody may wait on the descriptor during dup2, and main has several waiting tasks.
                 while not ended.is_set():
@@ -138,13 +140,15 @@ def _answer(device: int, reply: bytes, told: bytes) -> bytes:
     return bytes(answer)
 
 
-async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[[], None]) -> None:
+async def _fail_lost(
+    device: int, relay: trio.socket.SocketType, poke: Callable[[], None], hurry: Callable[[], None]
+) -> None:
     """Answer the requests that a predecessor had read with ESTALE, on which the kernel repeats look-ups and opens.
 
     The queue is first in, first out: whatever is older than the first request in it was read by the predecessor.
     """
     poke()
-    newest = 0
+    request, length, opcode, newest = b"", 0, 0, 0
     with trio.move_on_after(_FIRST_REQUEST_SECONDS):
         while not newest:
             if not select.select([device], [], [], 0)[0]:
@@ -155,13 +159,16 @@ async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[
             except OSError as exc:
                 raise TakeoverError(f"cannot read the device: {exc.strerror}") from exc
             length, opcode, newest, _ = _IN.unpack_from(request)
-            await relay.send(request[:length])
-            if opcode not in {_FORGET, _BATCH_FORGET}:
-                reply = await relay.recv(_LARGEST)
-                os.write(device, reply)
     if not newest:
         LOG.warning("requests that the last worker had read may wait for ever: nothing came from the kernel")
         return
+    if opcode in {_LOOKUP, _OPEN}:
+        # Not served here: an OPEN may depend on a notification, and none can be sent through the relay.
+        os.write(device, _OUT.pack(_OUT.size, -errno.ESTALE, newest))
+    else:
+        await relay.send(request[:length])
+        if opcode not in {_FORGET, _BATCH_FORGET}:
+            await _relay_answer(device, relay, hurry)
     found = 0
     newest &= (1 << 63) - 1
     for unique in range(newest - newest % 2 - 2, max(0, newest - 2 * _OUTSTANDING), -2):
@@ -171,3 +178,14 @@ async def _fail_lost(device: int, relay: trio.socket.SocketType, poke: Callable[
             continue
         found += 1
     LOG.info("the kernel repeats %d requests", found)
+
+
+async def _relay_answer(device: int, relay: trio.socket.SocketType, hurry: Callable[[], None]) -> None:
+    reply = b""
+    with trio.move_on_after(_FIRST_REQUEST_SECONDS):
+        reply = await relay.recv(_LARGEST)
+    if not reply:
+        # A READ or READDIR that waits for the network: everybody else waits behind it.
+        hurry()
+        reply = await relay.recv(_LARGEST)
+    os.write(device, reply)
