@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 TMPFS = "tmpfs"
 FLOOR = "pyfuse3 floor"
+SINGLE = "keyvaultfs in a single process"
 BINDFS = "bindfs"
 RCLONE = "rclone mount"
-FILES = (TMPFS, FLOOR, OURS, BINDFS, RCLONE)
+FILES = (TMPFS, FLOOR, SINGLE, OURS, BINDFS, RCLONE)
 _PATIENCE = 20.0  # seconds
 serving: dict[str, int] = {}
 """by mount point: the process that serves a peer's"""
@@ -108,6 +109,15 @@ def ours(vault: VaultProcess, where: Path, *options: str) -> Iterator[Mount]:
         mount.stop()
     finally:
         mount.destroy()
+
+
+@contextlib.contextmanager
+def single(vault: VaultProcess, where: Path) -> Iterator[Path]:
+    """The same operations class, mounted and served by one process."""
+    options = ",".join((vault.mount_options(), *LONG))
+    command = [sys.executable, "-m", "benchmarks.single", vault.url, str(where), options]
+    with mounted(command, where, SINGLE) as there:
+        yield there
 
 
 def tmpfs_files(where: Path, names: list[str]) -> Path:

@@ -31,10 +31,11 @@ _NAME = "s000"
 ABOUT = """
 One secret that is cached, read again and again: `open` + `read` + `close`, `stat`, and `cat` as a process, by 1
 and by 8 reader processes at once. tmpfs is the physical limit; the pyfuse3 floor (`floor.py`) answers with
-constants; bindfs (FUSE in C) and rclone mount (FUSE in Go) show that tmpfs folder with their defaults. The HTTP
-agent (`agent.py`) keeps the value in memory and is asked over loopback with Python's `http.client`, with
-`requests`, and with one-shot `curl`; nginx with a constant answer is the floor of all HTTP agents. Microsoft's
-client asks the embedded vault each time: it has no cache.
+constants; the single process (`single.py`) runs our operations class without keeper or take-over; bindfs (FUSE
+in C) and rclone mount (FUSE in Go) show that tmpfs folder with their defaults. The HTTP agent (`agent.py`) keeps
+the value in memory and is asked over loopback with Python's `http.client`, with `requests`, and with one-shot
+`curl`; nginx with a constant answer is the floor of all HTTP agents. Microsoft's client asks the embedded vault
+each time: it has no cache.
 """
 
 
@@ -90,6 +91,7 @@ def run(quick: bool) -> Group:
         mount = stack.enter_context(peers.ours(vault, below / "kv", *peers.LONG))
         found = stack.enter_context(peers.file_systems(below, names))
         found[OURS] = mount.where
+        found[peers.SINGLE] = stack.enter_context(peers.single(vault, below / "single"))
         port = stack.enter_context(peers.agent(vault))
         constant = stack.enter_context(peers.nginx(below))
         readers = [stack.enter_context(Reader()) for _ in range(8)]
@@ -158,6 +160,12 @@ def _goals_of(group: Group, case: Case, what: str) -> None:
         case.ratio(OURS, peers.FLOOR),
         1.25,
         why="each request has a deadline, and each open file is recorded for a successor: constants need neither",
+    )
+    group.at_most(
+        f"{what}: of a single-process mount of the same operations class",
+        case.ratio(OURS, peers.SINGLE),
+        1.05,
+        why="both run the same code; on several processors the scheduler places them differently, see one processor",
     )
     if case.has(peers.BINDFS):
         group.at_most(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import mounts_below, run, wait_until
+from tests.support.mount import ROOT, mounts_below, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -378,3 +380,42 @@ def test_the_keeper_loads_neither_http_nor_trio(mount: Mounter) -> None:
     maps = Path(f"/proc/{kv.process.pid}/maps").read_text()
     assert "_ssl" not in maps
     assert "libfuse" not in maps
+
+
+def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for_a_mended_one(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", "x")
+    installed = tmp_path / "installed"
+    shutil.copytree(ROOT / "src", installed)
+    kv = mount("run_as=root", source=installed)
+    with (kv / "pw").open() as held:
+        code = installed / "keyvaultfs/filesystem/operations.py"
+        whole_code = code.read_text()
+        assert whole_code.count(EACH_HANDLER) >= 5
+        code.write_text(whole_code.replace(EACH_HANDLER, "        int('p@' + 'ss')\n"))
+        broken = upgraded(kv)
+        run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
+        for name in ("pw", "absent", "pw"):
+            with pytest.raises(OSError, match="Input/output") as caught:
+                (kv / name).read_text()
+            assert caught.value.errno == errno.EIO
+        kv.says("bug in lookup: ValueError")
+        assert "p@ss" not in kv.log()
+        assert kv.worker() == broken, "an exception of a handler ends no worker"
+        code.write_text(whole_code)
+        upgraded(kv)
+        assert held.read() == "x"
+    assert (kv / "pw").read_text() == "x"
+
+
+EACH_HANDLER = "        self._table.settle()\n"
+
+
+def upgraded(kv: Mount) -> int:
+    """The pid of a worker of the code that is installed now."""
+    kv.process.send_signal(signal.SIGHUP)
+    before = kv.worker()
+    kv.says_again("has taken over")
+    assert kv.worker() != before
+    return kv.worker()

@@ -23,12 +23,12 @@ KEYVAULTFS = (sys.executable, "-m", "keyvaultfs.cli.main")
 PATIENCE = 30.0
 
 
-def environment() -> dict[str, str]:
+def environment(source: Path = ROOT / "src") -> dict[str, str]:
     """For children: our code, and nothing else of this process."""
     kept = {key: value for key, value in os.environ.items() if key.startswith(("COVERAGE", "HYPOTHESIS"))}
     return kept | {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": str(source),
         "LC_ALL": "C.UTF-8",
     }
 
@@ -75,15 +75,23 @@ class Mount:
         vault: what is mounted.
         where: the mount point.
         options: more ``-o`` options; later ones win.
+        source: the folder that the package is imported from.
     """
 
     def __init__(
-        self, vault: VaultProcess, where: Path, options: tuple[str, ...] = (), debug: bool = False
+        self,
+        vault: VaultProcess,
+        where: Path,
+        options: tuple[str, ...] = (),
+        debug: bool = False,
+        source: Path = ROOT / "src",
     ) -> None:
         self.vault = vault
         self.where = where
         self.options = options
         self.debug = debug
+        self.source = source
+        self._said: dict[str, int] = {}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in destroy
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,7 +115,11 @@ class Mount:
     def start(self) -> None:
         """Start, and wait until the file system answers or the process died."""
         self._process = subprocess.Popen(
-            self.command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment()
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=self.environment(),
         )
         wait_until(lambda: self.answers() or self.process.poll() is not None, "the mount")
         assert self.process.poll() is None, f"the mount ended: {self.log()}"
@@ -139,6 +151,11 @@ class Mount:
     def says(self, text: str) -> None:
         """Wait for a text in its log."""
         wait_until(lambda: text in self.log(), f"{text!r} in the log")
+
+    def says_again(self, text: str) -> None:
+        """Wait for a text in its log once more than the last time."""
+        self._said[text] = self._said.get(text, 0) + 1
+        wait_until(lambda: self.log().count(text) >= self._said[text], f"{text!r} in the log again")
 
     def log(self) -> str:
         """All that it has logged."""
@@ -181,7 +198,7 @@ class Mount:
 
     def environment(self) -> dict[str, str]:
         """For children."""
-        return environment()
+        return environment(self.source)
 
     def stop(self) -> None:
         """Unmount as a user would; a busy mount fails: somebody leaked a descriptor."""

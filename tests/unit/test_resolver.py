@@ -140,16 +140,17 @@ async def test_a_lookup_that_waited_for_a_notification_gives_no_name_back_to_a_l
     first = await parts.lookup()
     await parts.rotate("two")
     second: list[int] = []
+    ended = trio.Event()
 
     async def slow() -> None:
         second.append(await parts.lookup())  # no notification thread runs: it waits for the bound
+        ended.set()
 
     nursery.start_soon(slow)
     await trio.testing.wait_all_tasks_blocked()
     await parts.rotate("three")
     with trio.fail_after(10):
-        while not second:
-            await trio.sleep(0.01)
+        await ended.wait()
     assert second[0] != first
     assert parts.table.nodes[second[0]].size == 5
     assert parts.table.told["pw"].inode == second[0]

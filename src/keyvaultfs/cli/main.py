@@ -158,7 +158,7 @@ def _mount(args: argparse.Namespace) -> int:
     )
     for note in notes:
         say(note)
-    from keyvaultfs.keeper import main as keeper
+    from keyvaultfs.keeper import start as keeper
 
     return keeper.run(ready)
 

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         say(f"{ready.source} on {ready.mountpoint}", PROGRAM)
     if args.fake:
         return 0
-    from keyvaultfs.keeper import main as keeper
+    from keyvaultfs.keeper import start as keeper
 
     return EX_FAIL if keeper.run(ready) else 0
 

@@ -9,8 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from keyvaultfs import config, ipc
-from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs import ipc
 from keyvaultfs.keeper import lookup, mounting
 from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.process import WorkerProcess, high
@@ -340,63 +339,3 @@ class Keeper:
             while not process.dead() and time.monotonic() < end:
                 time.sleep(0.01)
             process.kill()
-
-
-def run(launch: Launch) -> int:
-    """Mount and serve; in the background unless `launch` says otherwise.
-
-    Returns:
-        0 when the file system answers (background) or was unmounted (foreground), 1 when it could not be mounted.
-    """
-    for number in range(3):  # a service manager may start us without standard streams
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if launch.foreground:
-        return _serve(launch, lambda _, words: _say(words) if words else None)
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        os.close(reading)
-        os._exit(_detached(launch, high(writing)))
-    os.close(writing)
-    with open(reading, encoding="utf-8") as answer:  # noqa: PTH123 - a descriptor
-        text = answer.read()
-    code, _, words = text.partition(" ")
-    if words:
-        _say(words)
-    return int(code) if code.isdigit() else 1
-
-
-def _detached(launch: Launch, answer: int) -> int:
-    os.setsid()
-    if os.fork():
-        return 0
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-
-    def mounted(code: int, words: str) -> None:
-        os.write(answer, f"{code} {words}".encode())
-        os.close(answer)
-        for number in range(3):
-            os.dup2(null, number)
-
-    return _serve(launch, mounted)
-
-
-def _serve(launch: Launch, mounted: Callable[[int, str], None]) -> int:
-    try:
-        return Keeper(launch, config.settings(launch), mounted).run()
-    except (KeyVaultFSError, OSError) as exc:
-        words = (
-            str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"
-        )
-        mounted(1, words)
-        return 1
-
-
-def _say(words: str) -> None:
-    try:
-        os.write(2, f"keyvaultfs: {words}\n".encode())
-    except OSError:
-        return

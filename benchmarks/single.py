@@ -1,0 +1,56 @@
+"""Our operations in one process that mounts by itself: what keeper and take-over cost, this does not pay.
+
+``python -m benchmarks.single VAULT MOUNTPOINT OPTIONS``: the same operations class, cache and client as a worker's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+
+import pyfuse3
+import trio
+
+from keyvaultfs import config, ipc
+from keyvaultfs.ipc import Charge, Launch
+from keyvaultfs.worker import privileges
+from keyvaultfs.worker.chain import Chain
+from keyvaultfs.worker.main import Worker
+
+
+class Single(Worker):
+    """A worker without a keeper, on a device of libfuse's own."""
+
+    async def run(self) -> int:
+        """Mount and serve until it is unmounted."""
+        self.chain = Chain.build(self.charge.launch.vault, self.settings, self.metrics, self.causes)
+        self._build()
+        options = {"fsname=single", "ro", "default_permissions", "allow_other"}
+        pyfuse3.init(self.operations, self.charge.launch.mountpoint, options)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.cache.run)
+            nursery.start_soon(self.chain.run)
+            await pyfuse3.main()
+            nursery.cancel_scope.cancel()
+        pyfuse3.close(unmount=False)
+        return 0
+
+
+def main() -> None:
+    """Run it."""
+    vault, mountpoint, text = sys.argv[1:]
+    launch = Launch(vault, mountpoint, vault, options=dict(word.split("=", 1) for word in text.split(",")))
+    ours, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    high = ipc.Channel(socket.socket(fileno=fcntl.fcntl(ours.detach(), fcntl.F_DUPFD_CLOEXEC, 64)))
+    for number in (ipc.TABLE_FD, ipc.VALUES_FD):
+        fd = fcntl.fcntl(os.memfd_create("kept"), fcntl.F_DUPFD_CLOEXEC, 64)
+        os.dup2(fd, number)
+    charge = Charge(launch, init="", told="", successor=False, keeper=os.getpid())
+    settings = config.settings(launch)
+    trio.run(Single(charge, settings, privileges.drop(settings.run_as), high).run)
+
+
+if __name__ == "__main__":
+    main()
