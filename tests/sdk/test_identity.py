@@ -25,7 +25,7 @@ def test_a_mount_reads_by_way_of_azure_identity(
         "AZURE_POD_IDENTITY_AUTHORITY_HOST": vault.imds,
         "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
     }
-    monkeypatch.setattr(support, "environment", lambda: env)
+    monkeypatch.setattr(support, "environment", lambda _: env)
     assert (mount("auth=azure-identity") / "pw").read_text() == "x"
 
 
