@@ -15,7 +15,7 @@ from keyvaultfs.devvault.store import check_name
 from keyvaultfs.devvault.tokens import challenge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from keyvaultfs.devvault.faults import Rule
     from keyvaultfs.devvault.state import State
@@ -40,11 +40,13 @@ class VaultApp:
     Args:
         state: what it shows and changes.
         port: of its own https origin.
+        hosts: further names that it goes by.
     """
 
-    def __init__(self, state: State, port: int) -> None:
+    def __init__(self, state: State, port: int, hosts: Collection[str] = ()) -> None:
         self._state = state
-        self._port = port
+        self._port = "" if port == 443 else f":{port}"
+        self._hosts = {host.lower() for host in hosts}
         self._routes = [
             Route("/secrets", self._list, methods=["GET"], name="list"),
             Route("/secrets/restore", self._restore, methods=["POST"], name="restore"),
@@ -132,9 +134,9 @@ class VaultApp:
     def origin(self, host: str = "") -> str:
         """The origin for ids: the name that was asked, if it is one of ours."""
         name = _name(host)
-        if name == "localhost" or name.endswith(".localhost"):
-            return f"https://{name}:{self._port}"
-        return f"https://127.0.0.1:{self._port}"
+        if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
+            return f"https://{name}{self._port}"
+        return f"https://127.0.0.1{self._port}"
 
     def resource(self, host: str = "") -> str:
         """Whom a token must be for: the host less its first label, as Microsoft's clients check it (§8)."""

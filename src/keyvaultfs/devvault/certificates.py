@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import os
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,26 @@ _HOSTS = ("127.0.0.1", "::1", "localhost", "*.vault.localhost")
 
 
 class Authority:
-    """A new one for every run; its key never leaves the process."""
+    """A new one for every run, whose key never leaves the process, unless a file is named.
 
-    def __init__(self) -> None:
+    Args:
+        keep: key and certificate, PEM; made with mode 0600 when it is not there.
+
+    Raises:
+        OSError: the file cannot be read or made.
+        ValueError: it holds no authority.
+    """
+
+    def __init__(self, keep: Path | None = None) -> None:
+        if keep is not None and keep.exists():
+            text = keep.read_bytes()
+            self._ca = trustme.CA.from_pem(text, text)
+            return
         self._ca = trustme.CA(organization_name="keyvaultfs dev")
+        if keep is not None:
+            handle = os.open(keep, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._ca.private_key_pem.bytes() + self._ca.cert_pem.bytes())
 
     def write(self, path: Path) -> None:
         """Write the authority's certificate, PEM."""

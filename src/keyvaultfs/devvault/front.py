@@ -7,6 +7,7 @@ a connection, or send its headers a byte at a time.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import socket
 import ssl
@@ -111,7 +112,7 @@ class Front:
     Args:
         state: has the rules that say when it is out of order, and the journal that counts connections.
         which: "vault" or "imds".
-        host: a loopback address.
+        host: an address of this machine; whoever comes to it by another interface than ``lo`` is not heard.
         port: 0 for a free one.
         context: for TLS, or None for plain HTTP.
     """
@@ -127,6 +128,7 @@ class Front:
         # A bound socket that never listens: the port stays ours while the listener is closed.
         self._holder = socket.socket(self._family)
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._only_lo = not ipaddress.ip_address(host).is_loopback
         self._holder.bind((host, port))
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listening = trio.CancelScope()
@@ -180,6 +182,8 @@ class Front:
     async def _listen(self) -> trio.SocketListener:
         sock = trio.socket.socket(self._family)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._only_lo:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         await sock.bind(self.address)
         sock.listen(512)
         return trio.SocketListener(sock)

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--imds-port", metavar="N", type=int, default=0, help="port of the token endpoint")
     parser.add_argument(
+        "--imds-host",
+        metavar="ADDRESS",
+        help="another address for the token endpoint, such as 169.254.169.254 if the interface lo has it;"
+        " heard on lo alone",
+    )
+    parser.add_argument(
         "--admin-port", metavar="N", type=int, default=0, help="port of the control interface"
     )
     parser.add_argument(
@@ -58,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ca-out", metavar="FILE", type=Path, help="where to write the authority's certificate"
     )
+    parser.add_argument(
+        "--authority",
+        metavar="FILE",
+        type=Path,
+        help="keep the authority with its key there, so that it is the same at the next start",
+    )
     parser.add_argument("--json", action="store_true", help="say where everything is in one line of JSON")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
 
@@ -69,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 with one line on standard error.
     """
     state = State(Knobs(latency=args.latency, token_lifetime=args.token_lifetime))
-    authority = Authority()
     try:
         check_host(args.host)
+        authority = Authority(args.authority)
         if args.seed is not None:
             seed.load(state.store, args.seed, authority)
         with _ca_file(args.ca_out) as ca_file:
@@ -104,6 +116,7 @@ async def _main(args: argparse.Namespace, state: State, authority: Authority, ca
         ca_file=ca_file,
         host=args.host,
         port=args.port,
+        imds_host=args.imds_host,
         imds_port=args.imds_port,
         admin_port=args.admin_port,
         hosts=tuple(args.name),

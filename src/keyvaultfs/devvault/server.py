@@ -65,6 +65,7 @@ async def serve(
     ca_file: Path,
     host: str = "127.0.0.1",
     port: int = 0,
+    imds_host: str | None = None,
     imds_port: int = 0,
     admin_port: int = 0,
     hosts: tuple[str, ...] = (),
@@ -78,6 +79,7 @@ async def serve(
         ca_file: written here.
         host: a loopback address.
         port: of the vault; 0 for a free one, as for the others.
+        imds_host: another address for the token endpoint, which is heard on the interface ``lo`` alone.
         imds_port: of the token endpoint.
         admin_port: of the control interface.
         hosts: further names for the vault's certificate.
@@ -88,8 +90,8 @@ async def serve(
     """
     authority.write(ca_file)
     vault_front = Front(state, VAULT, host, port, authority.server_context(hosts))
-    imds_front = Front(state, IMDS, host, imds_port, None)
-    vault, imds = VaultApp(state, vault_front.address[1]), ImdsApp(state)
+    imds_front = Front(state, IMDS, imds_host or host, imds_port, None)
+    vault, imds = VaultApp(state, vault_front.address[1], hosts), ImdsApp(state)
     gates = [
         (vault_front, Gate(vault, state, vault_front.find, lambda: state.knobs.latency)),
         (imds_front, Gate(imds, state, imds_front.find)),

@@ -1,0 +1,53 @@
+"""What the embedded vault keeps from one start to the next, and by which names it goes."""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from http.client import HTTPSConnection
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyvaultfs.devvault.certificates import Authority
+from tests.support.vault import VaultProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_kept_authority_vouches_for_the_next_start_and_is_roots_alone(tmp_path: Path) -> None:
+    keep = tmp_path / "authority.pem"
+    authorities = []
+    for _ in range(2):
+        with VaultProcess("--authority", str(keep)) as vault:
+            authorities.append(
+                ssl.create_default_context(cafile=vault.ca_file).get_ca_certs(binary_form=True)
+            )
+            context = ssl.create_default_context(cadata=authorities[0][0])
+            port = int(vault.url.rpartition(":")[2])
+            connection = HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+            connection.request("GET", "/secrets?api-version=7.4")
+            assert connection.getresponse().status == 401
+            connection.close()
+    assert authorities[0] == authorities[1]
+    assert stat.S_IMODE(keep.stat().st_mode) == 0o600
+
+
+def test_a_file_that_holds_no_authority_is_an_error(tmp_path: Path) -> None:
+    keep = tmp_path / "authority.pem"
+    keep.write_text("nothing of the kind")
+    with pytest.raises(ValueError, match="(?i)pem"):
+        Authority(keep)
+
+
+def test_a_name_that_is_certified_is_the_vaults_own_and_its_suffix_is_whom_tokens_are_for() -> None:
+    name = "mytestkeyvault.vault.azure.net"
+    with VaultProcess("--name", name) as vault:
+        port = int(vault.url.rpartition(":")[2])
+        context = ssl.create_default_context(cafile=vault.ca_file)
+        connection = HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+        connection.request("GET", "/secrets?api-version=7.4", headers={"Host": f"{name}:{port}"})
+        challenge = connection.getresponse().headers["WWW-Authenticate"]
+        connection.close()
+    assert f'resource="https://vault.azure.net:{port}"' in challenge
