@@ -178,6 +178,18 @@ class Option:
     hidden: bool = False
 
 
+def described(option: Option) -> str:
+    """Its help, and its default as a user would write it."""
+    if option.default in (None, False, ()):
+        return option.help
+    if option.parse is octal:
+        return f"{option.help} (default {option.default:04o})"
+    if option.parse is size:
+        return f"{option.help} (default {option.default >> 20}M)"
+    text = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+    return f"{option.help} (default {text})"
+
+
 def _option(parse: Callable[[str], Any], default: Any, unit: str, words: str, *, hidden: bool = False) -> Any:
     return field(default=default, metadata={"row": (parse, unit, words, hidden)})
 

@@ -27,22 +27,8 @@ def option_table() -> str:
         if option.hidden:
             continue
         left = option.name + (f"={option.unit}" if option.unit else "")
-        lines.append(f"  {left:<{_WRAP}}{option.help}{_default(option)}")
+        lines.append(f"  {left:<{_WRAP}}{options.described(option)}")
     return "\n".join(lines)
-
-
-def _default(option: options.Option) -> str:
-    if option.default in (None, False, ()):
-        return ""
-    if option.parse is options.octal:
-        return f" (default {option.default:04o})"
-    if option.parse is options.size:
-        return f" (default {option.default >> 20}M)"
-    return (
-        f" (default {option.default:g})"
-        if isinstance(option.default, float)
-        else f" (default {option.default})"
-    )
 
 
 class _Version(argparse.Action):

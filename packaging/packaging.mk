@@ -1,0 +1,23 @@
+# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man: the man pages.
+
+PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
+MAN ?= .build/man
+PYTHON ?= python3
+
+.PHONY: package man
+
+man:
+	@mkdir -p $(MAN)
+	@for page in keyvaultfs.1 mount.keyvaultfs.8 keyvaultfs.toml.5; do \
+	  PYTHONPATH=src $(PYTHON) packaging/man/page.py packaging/man/$$page.rst $(MAN)/$$page || exit 1; \
+	done
+
+package:
+	$(call need,$(PACKAGE_TOOLS))
+	@rm -rf .build/package && mkdir -p .build/package/keyvaultfs dist
+	@git archive HEAD | tar -x -C .build/package/keyvaultfs
+	@cp -a .build/package/keyvaultfs/packaging/debian .build/package/keyvaultfs/debian
+	@cd .build/package/keyvaultfs && env -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b >../build.log 2>&1 \
+	  || { tail -n 40 ../build.log; exit 1; }
+	@lintian --fail-on error,warning .build/package/*.changes
+	@cp .build/package/*.deb dist/ && ls dist/*.deb
