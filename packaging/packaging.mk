@@ -2,15 +2,11 @@
 
 PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
 MAN ?= .build/man
-PYTHON ?= python3
 
 .PHONY: package man
 
 man:
-	@mkdir -p $(MAN)
-	@for page in keyvaultfs.1 mount.keyvaultfs.8 keyvaultfs.toml.5; do \
-	  PYTHONPATH=src $(PYTHON) packaging/man/page.py packaging/man/$$page.rst $(MAN)/$$page || exit 1; \
-	done
+	@PYTHONPATH=src $(PYTHON) packaging/man/build.py $(MAN)
 
 package:
 	$(call need,$(PACKAGE_TOOLS))

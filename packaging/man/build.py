@@ -19,13 +19,12 @@ def option_list() -> str:
     if str(SOURCE) not in sys.path:
         sys.path.insert(0, str(SOURCE))
     from keyvaultfs import options
-    from keyvaultfs.cli.main import default_words
 
     lines = []
     for option in options.OPTIONS:
         if not option.hidden:
             value = f"=\\ *{option.unit}*" if option.unit else ""
-            lines.append(f"**{option.name}**{value}\n    {option.help}{default_words(option)}\n")
+            lines.append(f"**{option.name}**{value}\n    {options.described(option)}\n")
     return "\n".join(lines)
 
 
