@@ -23,7 +23,7 @@ def option_list() -> str:
     lines = []
     for option in options.OPTIONS:
         if not option.hidden:
-            value = f"=\\ *{option.unit}*" if option.unit else ""
+            value = f"\\ =\\ *{option.unit}*" if option.unit else ""
             lines.append(f"**{option.name}**{value}\n    {options.described(option)}\n")
     return "\n".join(lines)
 
