@@ -47,7 +47,7 @@ $(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test
 demo: $(STAMPS)/venv
 	@$(PYTHON) docs/demo.py
 
-test: lint types unit sdk mount debian-12
+test: lint types unit sdk mount debian-12 package
 
 lint: $(STAMPS)/venv-test
 	$(VENV)/bin/ruff check .
