@@ -37,7 +37,7 @@ def test_a_kept_authority_vouches_for_the_next_start_and_is_roots_alone(tmp_path
 def test_a_file_that_holds_no_authority_is_an_error(tmp_path: Path) -> None:
     keep = tmp_path / "authority.pem"
     keep.write_text("nothing of the kind")
-    with pytest.raises(ValueError, match="(?i)pem"):
+    with pytest.raises(ValueError, match=r"(?i)pem"):
         Authority(keep)
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("page", ["keyvaultfs.1", "mount.keyvaultfs.8", "keyvaultfs.toml.5"])
 def test_a_man_page_names_every_option(page: str, tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "packaging/man/build.py", tmp_path]
+    command: list[str | Path] = [sys.executable, ROOT / "packaging/man/build.py", tmp_path]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT / "src")}
     )
