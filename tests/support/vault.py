@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -16,6 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
+
+from tests.support.namespace import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,13 +35,15 @@ class VaultProcess:
 
     Args:
         arguments: further ones for the command line, such as ``("--token-lifetime", "60")``.
+        network: shell commands that set up a network namespace of its own, such as ``"ip link set lo up"``.
         knobs: turned before `__enter__` returns (see keyvaultfs.devvault.state.Knobs).
 
     The child also ends when this process dies, since it reads a pipe that we hold.
     """
 
-    def __init__(self, *arguments: str, **knobs: Any) -> None:
+    def __init__(self, *arguments: str, network: str | None = None, **knobs: Any) -> None:
         self._arguments = arguments
+        self._network = network
         self._knobs = knobs
         self._folder = ""
         self._child: subprocess.Popen[bytes] | None = None
@@ -52,6 +57,9 @@ class VaultProcess:
         self._folder = tempfile.mkdtemp(prefix="keyvaultfs-test-vault-")
         command = [sys.executable, "-m", "keyvaultfs.devvault.main", "--json", "--until-eof"]
         command += ["--ca-out", f"{self._folder}/ca.pem", *self._arguments]
+        if self._network is not None:
+            script = f'set -e; {self._network}; exec "$@"'
+            command = ["unshare", "--net", "sh", "-c", script, "sh", *command]
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -222,12 +230,15 @@ class VaultProcess:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.admin + path, data=data, method=method)
         try:
-            with _OPENER.open(request, timeout=30) as answer:
+            with self._there(), _OPENER.open(request, timeout=30) as answer:
                 parsed: dict[str, Any] = json.load(answer)
                 return parsed
         except urllib.error.HTTPError as error:
             with error:
                 raise ValueError(f"{method} {path}: {error.code} {json.load(error)['error']}") from None
+
+    def _there(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._network is None else network_of(self.pid)
 
     def _line(self) -> bytes:
         assert self._child is not None

@@ -1,0 +1,332 @@
+"""What an administrator does with the package, on machines with a real systemd and with default options."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.boot.conftest import HOST
+from tests.support.mount import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.boot.machine import Machine
+    from tests.support.vault import VaultProcess
+
+pytestmark = pytest.mark.timeout(600)
+
+FSTAB = f"https://{HOST}  /mnt/kv  keyvaultfs  _netdev,nofail,uid=app,mode=0400,ttl=120{{more}}  0  0\n"
+TOML = f'vault = "mytestkeyvault"\nmountpoint = "/mnt/kv"\nuid = "app"\n{{more}}'
+
+DEPENDANT = """
+[Unit]
+{after}
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+User=app
+RuntimeDirectory=dependant
+ExecStart=/bin/sh -c 'cat /mnt/kv/MyTestSecret > /run/dependant/read'
+[Install]
+WantedBy=multi-user.target
+"""
+
+READER = """
+import sys, time
+count = 0
+print("reading", flush=True)
+while True:
+    with open("/mnt/kv/MyTestSecret") as file:
+        text = file.read()
+    if text not in {"correct horse", "changed"}:
+        sys.exit(f"read {text!r}")
+    count += 1
+    if sys.stdin in __import__("select").select([sys.stdin], [], [], 0)[0]:
+        sys.exit(f"{count} reads without an error" if count else "no read")
+"""
+
+
+def in_fstab(machine: Machine, more: str = "") -> None:
+    machine.write("/etc/fstab", FSTAB.format(more=more))
+    (machine.root / "mnt/kv").mkdir(exist_ok=True)
+
+
+def as_a_unit(machine: Machine, more: str = "") -> None:
+    machine.write("/etc/keyvaultfs/web.toml", TOML.format(more=more))
+    (machine.root / "mnt/kv").mkdir(exist_ok=True)
+    machine.enable("keyvaultfs@web.service")
+
+
+def has_a_dependant(machine: Machine, after: str) -> None:
+    machine.write("/etc/systemd/system/dependant.service", DEPENDANT.format(after=after))
+    machine.enable("dependant.service")
+
+
+def property_of(machine: Machine, unit: str, name: str) -> str:
+    return machine.run("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+
+def status(machine: Machine, name: str) -> str:
+    text = machine.run("keyvaultfs", "status", "--json", "/mnt/kv")
+    found = re.search(rf'"{name}": "?([^",\n]+)', text)
+    assert found, text
+    return found[1]
+
+
+def reading(machine: Machine) -> subprocess.Popen[str]:
+    """A reader that ends at its first error, or when it is told to."""
+    reader = machine.start("python3", "-c", READER, user="app")
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    return reader
+
+
+def saw_no_error(reader: subprocess.Popen[str]) -> str:
+    said, _ = reader.communicate("stop\n", timeout=60)
+    assert "reads without an error" in said, said
+    return said.strip()
+
+
+def the_worker_is_not_root(machine: Machine) -> None:
+    worker = status(machine, "worker")
+    assert machine.run("ps", "-o", "user=", "-p", worker).strip() == "keyvaultfs"
+
+
+def only_its_owner_reads(machine: Machine) -> None:
+    read = machine.run("cat", "/mnt/kv/MyTestSecret", user="app")
+    assert read == "correct horse"
+    assert not machine.can("cat", "/mnt/kv/MyTestSecret", user="other")
+
+
+def test_01_apt_installs_it_and_nothing_starts(installed: Machine, machine: Machine) -> None:
+    assert installed.started == ""
+    machine.boot()
+    assert machine.run("systemctl", "list-units", "--no-legend", "keyvaultfs*") == ""
+    assert machine.run("systemctl", "is-enabled", "keyvaultfs@web.service", check=False).strip() == "disabled"
+    assert machine.run("getent", "passwd", "keyvaultfs").endswith("/usr/sbin/nologin\n")
+    assert machine.run("dpkg", "--verify", "keyvaultfs") == ""
+    machine.poweroff()
+
+
+def test_02_a_line_of_fstab(vault: VaultProcess, machine: Machine) -> None:
+    in_fstab(machine)
+    has_a_dependant(machine, "RequiresMountsFor=/mnt/kv")
+    print(f"booted in {machine.boot():.1f} s")
+    assert machine.run("cat", "/run/dependant/read", user="app") == "correct horse"
+    only_its_owner_reads(machine)
+    the_worker_is_not_root(machine)
+    assert f"/mnt/kv https://{HOST} fuse.keyvaultfs ro,nosuid,nodev,noexec" in machine.run(
+        "findmnt", "--noheadings", "--raw", "--output", "TARGET,SOURCE,FSTYPE,OPTIONS", "/mnt/kv"
+    )
+    machine.run("mount", "-a")
+    assert machine.run("findmnt", "--noheadings", "/mnt/kv").count("\n") == 1
+    machine.poweroff()
+
+
+def test_03_a_unit(vault: VaultProcess, machine: Machine) -> None:
+    as_a_unit(machine)
+    has_a_dependant(machine, "Requires=keyvaultfs@web.service\nAfter=keyvaultfs@web.service")
+    print(f"booted in {machine.boot():.1f} s")
+    assert machine.run("cat", "/run/dependant/read", user="app") == "correct horse"
+    only_its_owner_reads(machine)
+    the_worker_is_not_root(machine)
+    security = machine.run("systemd-analyze", "security", "--no-pager", "keyvaultfs@web.service")
+    print(security.strip().splitlines()[-1])
+    machine.poweroff()
+
+
+@pytest.mark.parametrize("how", ["refuse", "silent"])
+@pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
+def test_04_the_vault_is_down_at_boot(
+    vault: VaultProcess, machine: Machine, configure: Callable[[Machine], None], how: str
+) -> None:
+    configure(machine)
+    fault = vault.outage("both", how)
+    print(f"booted in {machine.boot():.1f} s")  # `boot` fails unless all units are up: with the vault still down
+    assert machine.can("stat", "/mnt/kv")
+    assert not machine.can("cat", "/mnt/kv/MyTestSecret", user="app")
+    vault.clear_faults(fault)
+    wait_until(lambda: machine.can("cat", "/mnt/kv/MyTestSecret", user="app"), "the secret", 60)
+    only_its_owner_reads(machine)
+    machine.poweroff()
+
+
+def test_05_a_credential_of_a_unit(vault: VaultProcess, machine: Machine) -> None:
+    in_fstab(machine)
+    machine.write("/etc/systemd/system/credited.service", """
+[Unit]
+RequiresMountsFor=/mnt/kv
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+DynamicUser=yes
+LoadCredential=db:/mnt/kv/db-password
+RuntimeDirectory=credited
+ExecStart=/bin/sh -c 'cat $CREDENTIALS_DIRECTORY/db > /run/credited/read'
+[Install]
+WantedBy=multi-user.target
+""")  # fmt: skip
+    machine.enable("credited.service")
+    machine.boot()
+    assert machine.run("cat", "/run/credited/read") == "battery staple"
+    machine.poweroff()
+
+
+def test_06_a_path_unit_reloads_a_service_on_rotation_and_systemd_never_waits_for_the_vault(
+    vault: VaultProcess, machine: Machine
+) -> None:
+    vault.set("web-tls", "one")
+    as_a_unit(machine, 'ttl = 2\ntimeout = "60s"\n')
+    for name in ("reload-on-rotation.path", "reload-on-rotation.service"):
+        example = (machine.root / "usr/share/doc/keyvaultfs/examples" / name).read_text()
+        machine.write(f"/etc/systemd/system/{name}", example)
+    machine.enable("reload-on-rotation.path")
+    machine.write("/etc/systemd/system/nginx.service", """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'cat /mnt/kv/web-tls > /run/reloaded'
+ExecReload=/bin/sh -c 'cat /mnt/kv/web-tls > /run/reloaded'
+[Unit]
+Requires=keyvaultfs@web.service
+After=keyvaultfs@web.service
+[Install]
+WantedBy=multi-user.target
+""")  # fmt: skip
+    machine.enable("nginx.service")
+    machine.write("/etc/systemd/system/conditional.service", """
+[Unit]
+ConditionPathExists=/mnt/kv/nobody-has-asked-for-it
+[Service]
+ExecStart=/bin/true
+""")  # fmt: skip
+    machine.boot()
+    assert machine.run("cat", "/run/reloaded") == "one"
+    for value in ("two", "three"):
+        vault.rotate("web-tls", value)
+        wait_until(lambda: machine.run("cat", "/run/reloaded") == value, "the reload")  # noqa: B023 - at once
+    # A request may wait for 60 s here, and systemctl for systemd no longer than 25 s.
+    vault.outage("vault", "silent")
+    hanging = machine.start("cat", "/mnt/kv/nor-for-this", user="app")
+    for command in ("daemon-reload", "start conditional.service", "restart reload-on-rotation.path", "list-units"):
+        took = machine.timed("systemctl", *command.split())
+        print(f"systemctl {command}, while the vault hangs: {took:.2f} s")
+    assert hanging.poll() is None
+    vault.clear_faults()
+    hanging.communicate(timeout=90)
+    vault.rotate("web-tls", "four")
+    wait_until(lambda: machine.run("cat", "/run/reloaded") == "four", "the reload after the outage")
+    machine.poweroff()
+
+
+def test_07_an_automount(vault: VaultProcess, machine: Machine) -> None:
+    in_fstab(machine, ",noauto,x-systemd.automount")
+    machine.boot()
+    assert property_of(machine, "mnt-kv.mount", "ActiveState") == "inactive"
+    only_its_owner_reads(machine)
+    assert property_of(machine, "mnt-kv.mount", "ActiveState") == "active"
+    machine.poweroff()
+
+
+def test_08_a_worker_is_killed_and_the_unit_reloaded_restarted_and_stopped(
+    vault: VaultProcess, machine: Machine
+) -> None:
+    as_a_unit(machine)
+    machine.boot()
+    unit = "keyvaultfs@web.service"
+    reader = reading(machine)
+    for act in (lambda: machine.run("kill", "-KILL", before), lambda: machine.run("systemctl", "reload", unit)):
+        before = status(machine, "worker")
+        act()
+        wait_until(lambda: status(machine, "worker") != before, "another worker")  # noqa: B023 - at once
+        assert property_of(machine, unit, "ActiveState") == "active"
+    print(saw_no_error(reader))
+    machine.run("systemctl", "restart", unit)
+    only_its_owner_reads(machine)
+    machine.run("systemctl", "stop", unit)
+    assert property_of(machine, unit, "Result") == "success"
+    assert not machine.can("mountpoint", "/mnt/kv")
+    assert machine.run("pgrep", "--full", "keyvaultfs", check=False) == ""
+    machine.poweroff()
+
+
+@pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
+def test_09_apt_upgrades_it_under_a_reader(
+    vault: VaultProcess, machine: Machine, package: Path, tmp_path: Path, configure: Callable[[Machine], None]
+) -> None:
+    newer = tmp_path / "newer"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, newer], check=True)
+    for file in (newer / "DEBIAN/control", *newer.rglob("*.dist-info/METADATA")):
+        file.write_text(re.sub(r"(?m)^Version: .*$", "Version: 99.0", file.read_text(), count=1))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", newer, tmp_path / "newer.deb"], check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    configure(machine)
+    machine.write("/root/newer.deb", (tmp_path / "newer.deb").read_bytes())
+    machine.boot()
+    before = status(machine, "worker")
+    reader = reading(machine)
+    machine.run("apt-get", "install", "--yes", "/root/newer.deb")
+    wait_until(lambda: status(machine, "version") == "99.0", "a worker of the new code")
+    assert status(machine, "worker") != before
+    print(saw_no_error(reader))
+    machine.poweroff()
+
+
+def test_10_only_root_and_the_worker_reach_the_token_endpoint(vault: VaultProcess, machine: Machine) -> None:
+    as_a_unit(machine)
+    ask = ("python3", "-c", "import socket; socket.create_connection(('169.254.169.254', 80), 5)")
+    machine.boot()
+    assert all(machine.can(*ask, user=user) for user in ("root", "keyvaultfs", "app"))
+    machine.run("systemctl", "enable", "--now", "keyvaultfs-imds.service")
+    for again in (False, True):
+        if again:
+            machine.poweroff()
+            machine.boot()
+        assert all(machine.can(*ask, user=user) for user in ("root", "keyvaultfs"))
+        assert not any(machine.can(*ask, user=user) for user in ("app", "other"))
+        only_its_owner_reads(machine)
+    machine.run("systemctl", "disable", "--now", "keyvaultfs-imds.service")
+    assert machine.can(*ask, user="app")
+    machine.poweroff()
+
+
+@pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
+def test_11_poweroff_is_clean_while_the_mount_is_busy(
+    vault: VaultProcess, machine: Machine, configure: Callable[[Machine], None]
+) -> None:
+    configure(machine)
+    machine.boot()
+    idle = machine.poweroff()
+    machine.boot()
+    machine.run("systemd-run", "--unit=busy", "sh", "-c",
+                "cd /mnt/kv; exec 3< MyTestSecret; while :; do cat MyTestSecret; sleep 0.1; done")  # fmt: skip
+    wait_until(lambda: "correct horse" in machine.journal("--unit=busy"), "the busy service")
+    vault.outage("vault", "silent")
+    print(f"powered off in {machine.poweroff():.1f} s, unused in {idle:.1f} s")
+    said = machine.console() + machine.last_journal()
+    assert not re.search(r"(?i)failed (un)?mount|dependency failed|Forcibly|timed out|SIGKILL", said), said
+
+
+def test_12_removing_unmounts_and_purging_leaves_nothing(
+    vault: VaultProcess, installed: Machine, machine: Machine
+) -> None:
+    as_a_unit(machine)
+    machine.boot()
+    (machine.root / "mnt/other").mkdir()
+    machine.run("mount", "-t", "keyvaultfs", f"https://{HOST}", "/mnt/other")
+    assert machine.run("cat", "/mnt/other/MyTestSecret") == "correct horse"
+    machine.run("systemctl", "disable", "keyvaultfs@web.service")
+    machine.run("apt-get", "remove", "--yes", "keyvaultfs")
+    wait_until(lambda: machine.run("pgrep", "--full", "keyvaultfs", check=False) == "", "its processes to end")
+    assert "fuse.keyvaultfs" not in machine.run("cat", "/proc/self/mountinfo")
+    assert machine.can("test", "-e", "/etc/keyvaultfs/web.toml")
+    machine.run("apt-get", "purge", "--yes", "keyvaultfs")
+    assert not machine.can("getent", "passwd", "keyvaultfs")
+    machine.run("apt-get", "autoremove", "--purge", "--yes")
+    assert machine.files() - installed.before == set()
+    machine.poweroff()
