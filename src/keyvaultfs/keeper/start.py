@@ -43,13 +43,13 @@ def run(launch: Launch) -> int:
 
 
 def _detached(launch: Launch, answer: int) -> int:
-    os.setsid()
-    if os.fork():
-        return 0
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
 
     def mounted(code: int, words: str) -> None:
+        # Not earlier: while autofs waits for this mount, it lets nobody through to the mount point but systemd's own
+        # process group, in which systemd starts mount(8) for that reason.
+        os.setsid()
         os.write(answer, f"{code} {words}".encode())
         os.close(answer)
         for number in range(3):
