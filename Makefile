@@ -11,6 +11,7 @@ STAMPS      := .build/stamps
 
 FUSE_PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux nftables iproute2
+BOOT_PACKAGES := debootstrap systemd-container
 DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests
 
 # $(call need,PACKAGES): install those that are missing, and say so.
@@ -19,7 +20,7 @@ define need
 if [ -n "$$missing" ]; then echo "installing:$$missing"; $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null; fi
 endef
 
-.PHONY: help demo test lint types unit mount sdk debian-12 ci clean needs-fuse needs-test
+.PHONY: help demo test lint types unit mount sdk debian-12 boot ci clean needs-fuse needs-test
 
 help:
 	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
@@ -47,7 +48,7 @@ $(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test
 demo: $(STAMPS)/venv
 	@$(PYTHON) docs/demo.py
 
-test: lint types unit sdk mount debian-12 package
+test: lint types unit sdk mount debian-12 package boot
 
 lint: $(STAMPS)/venv-test
 	$(VENV)/bin/ruff check .
@@ -82,6 +83,11 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 
 debian-12: $(STAMPS)/venv-debian
 	$(DEBIAN_PYTHON) -m pytest tests/unit tests/mount
+
+# A line for each step. The machines' root is made once, in the folder for temporary files.
+boot: package $(STAMPS)/venv-test
+	$(call need,$(BOOT_PACKAGES))
+	$(SUDO) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider tests/boot
 
 ci: test
 

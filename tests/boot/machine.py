@@ -112,7 +112,9 @@ class Machine:
     def files(self) -> set[str]:
         """What is on its disk, but for logs, caches and what every boot or apt run makes anew."""
         found = self.run("find", "/", "-xdev", "-not", "-path", "/root/*", "-not", "-path", "/var/log/*")
-        passing = re.compile(r"^/(var/(cache|lib/(apt|dpkg|systemd)|tmp)|tmp|mnt|run|etc/.*-)(/|$)|/__pycache__(/|$)")
+        passing = re.compile(
+            r"^/(var/(cache|lib/(apt|dpkg|systemd)|tmp)|tmp|mnt|run|etc/.*-)(/|$)|/__pycache__(/|$)"
+        )
         return {path for path in found.splitlines() if not passing.search(path)}
 
     def enable(self, unit: str, target: str = "multi-user.target") -> None:
@@ -136,8 +138,8 @@ class Machine:
         begin = time.monotonic()
         command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
                    f"--network-namespace-path=/proc/{self._network}/ns/net", "--bind=/dev/fuse",
-                   "--bind=/dev/autofs", "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off",
-                   "--link-journal=no", "--console=pipe"]  # fmt: skip
+                   "--bind=/dev/autofs", "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off",
+                   "--timezone=off", "--link-journal=no", "--console=pipe"]  # fmt: skip
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console
@@ -145,7 +147,9 @@ class Machine:
         wait_until(self._answers, "systemd to answer", _BOOT_SECONDS)
         state = self.run("systemctl", "is-system-running", "--wait", check=False).strip()
         took = time.monotonic() - begin
-        assert state == "running", f"{state}\n{self.run('systemctl', '--failed', '--no-pager')}\n{self.journal()}"
+        assert state == "running", (
+            f"{state}\n{self.run('systemctl', '--failed', '--no-pager')}\n{self.journal()}"
+        )
         return took
 
     def _answers(self) -> bool:
@@ -189,7 +193,9 @@ class Machine:
             timeout=_COMMAND_SECONDS,
         )
         said = done.stdout.decode(errors="replace")
-        assert done.returncode == 0 or not check, f"{command}: status {done.returncode}: {said}\n{self.journal()}"
+        assert done.returncode == 0 or not check, (
+            f"{command}: status {done.returncode}: {said}\n{self.journal()}"
+        )
         return said
 
     def timed(self, *command: str) -> float:

@@ -50,6 +50,9 @@ def drop(run_as: str | None) -> InForce:
     """
     notes: list[str] = []
     if os.getuid() == 0:
+        # A mount unit of systemd is given 8 MiB, and fstab cannot say otherwise.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         _become(run_as, notes)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
