@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 from tests.support.mount import ROOT, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _RELEASE = "bookworm"
 _BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "procps", "python3", "nftables")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_SECONDS = 120.0
 _COMMAND_SECONDS = 120.0
+_WAIT_SECONDS = 60.0
 
 
 def package() -> Path:
@@ -197,6 +198,13 @@ class Machine:
             f"{command}: status {done.returncode}: {said}\n{self.journal()}"
         )
         return said
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait for a condition inside; its failure shows the journal."""
+        try:
+            wait_until(holds, what, _WAIT_SECONDS)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.journal()}") from None
 
     def timed(self, *command: str) -> float:
         """Run a program inside; the seconds that it took, to be shown."""

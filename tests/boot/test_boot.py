@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot.conftest import HOST
-from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +162,7 @@ def test_04_the_vault_is_down_at_boot(
     assert machine.can("stat", "/mnt/kv")
     assert not machine.can("cat", "/mnt/kv/MyTestSecret", user="app")
     vault.clear_faults(fault)
-    wait_until(lambda: machine.can("cat", "/mnt/kv/MyTestSecret", user="app"), "the secret", 60)
+    machine.wait_until(lambda: machine.can("cat", "/mnt/kv/MyTestSecret", user="app"), "the secret")
     only_its_owner_reads(machine)
     machine.poweroff()
 
@@ -221,7 +220,7 @@ ExecStart=/bin/true
     assert machine.run("cat", "/run/reloaded") == "one"
     for value in ("two", "three"):
         vault.rotate("web-tls", value)
-        wait_until(lambda: machine.run("cat", "/run/reloaded") == value, "the reload")  # noqa: B023 - at once
+        machine.wait_until(lambda: machine.run("cat", "/run/reloaded") == value, "the reload")  # noqa: B023 - at once
     # A request may wait for 60 s here, and systemctl for systemd no longer than 25 s.
     vault.outage("vault", "silent")
     hanging = machine.start("cat", "/mnt/kv/nor-for-this", user="app")
@@ -237,7 +236,7 @@ ExecStart=/bin/true
     vault.clear_faults()
     hanging.communicate(timeout=90)
     vault.rotate("web-tls", "four")
-    wait_until(lambda: machine.run("cat", "/run/reloaded") == "four", "the reload after the outage")
+    machine.wait_until(lambda: machine.run("cat", "/run/reloaded") == "four", "the reload after the outage")
     machine.poweroff()
 
 
@@ -260,7 +259,7 @@ def test_08_a_worker_is_killed_and_the_unit_reloaded_restarted_and_stopped(
     for command in (("kill", "-KILL", "{worker}"), ("systemctl", "reload", unit)):
         before = status(machine, "worker")
         machine.run(*(word.format(worker=before) for word in command))
-        wait_until(lambda: status(machine, "worker") != before, "another worker")  # noqa: B023 - at once
+        machine.wait_until(lambda: status(machine, "worker") != before, "another worker")  # noqa: B023 - at once
         assert property_of(machine, unit, "ActiveState") == "active"
     tell(saw_no_error(reader))
     machine.run("systemctl", "restart", unit)
@@ -288,7 +287,7 @@ def test_09_apt_upgrades_it_under_a_reader(
     before = status(machine, "worker")
     reader = reading(machine)
     machine.run("apt-get", "install", "--yes", "/root/newer.deb")
-    wait_until(lambda: status(machine, "version") == "99.0", "a worker of the new code")
+    machine.wait_until(lambda: status(machine, "version") == "99.0", "a worker of the new code")
     assert status(machine, "worker") != before
     tell(saw_no_error(reader))
     machine.poweroff()
@@ -325,7 +324,7 @@ def test_11_poweroff_is_clean_while_the_mount_is_busy(
     need = "keyvaultfs@web.service" if configure is as_a_unit else "mnt-kv.mount"
     machine.run("systemd-run", "--unit=busy", *([f"--property=After={need}"] if says_so else []), "sh", "-c",
                 "cd /mnt/kv; exec 3< MyTestSecret; while :; do cat MyTestSecret; sleep 0.1; done")  # fmt: skip
-    wait_until(lambda: "correct horse" in machine.journal("--unit=busy"), "the busy service")
+    machine.wait_until(lambda: "correct horse" in machine.journal("--unit=busy"), "the busy service")
     vault.outage("vault", "silent")
     tell(f"powered off in {machine.poweroff():.1f} s, unused in {idle:.1f} s")
     said = machine.console() + machine.last_journal()
@@ -344,7 +343,7 @@ def test_12_removing_unmounts_and_purging_leaves_nothing(
     assert machine.run("cat", "/mnt/other/MyTestSecret") == "correct horse"
     machine.run("systemctl", "disable", "keyvaultfs@web.service")
     machine.run("apt-get", "remove", "--yes", "keyvaultfs")
-    wait_until(
+    machine.wait_until(
         lambda: machine.run("pgrep", "--full", "keyvaultfs", check=False) == "", "its processes to end"
     )
     assert "fuse.keyvaultfs" not in machine.run("cat", "/proc/self/mountinfo")
