@@ -110,3 +110,45 @@ def test_behind_the_firewall_only_root_and_the_worker_reach_the_token_endpoint(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:4] == ["5555 yes", "0 yes", "4321 yes", "5555 no"]
+
+
+def test_behind_the_firewall_no_container_reaches_the_token_endpoint(tmp_path: Path) -> None:
+    """Three network namespaces: a container, the machine that forwards for it, and the fabric with that address."""
+    rules = (ROOT / "packaging/nftables/keyvaultfs-imds.nft").read_text()
+    (tmp_path / "rules").write_text(rules.replace("{ root, keyvaultfs }", "{ 0, 4321 }"))
+    script = f"""
+    set -e
+    unshare --net sleep 60 & container=$!
+    unshare --net sleep 60 & fabric=$!
+    listener=; trap 'kill $container $fabric $listener' EXIT
+    machine=$(readlink /proc/self/ns/net)
+    for pid in $container $fabric; do
+      while [ "$(readlink /proc/$pid/ns/net)" = "$machine" ]; do sleep 0.05; done
+    done
+    at() {{ pid=$1; shift; nsenter --target=$pid --net "$@"; }}
+    ip link set lo up
+    ip link add toc type veth peer name eth0 netns $container
+    ip link add tof type veth peer name eth0 netns $fabric
+    ip address add 10.1.0.1/24 dev toc; ip link set toc up
+    ip address add 10.2.0.1/24 dev tof; ip link set tof up
+    at $container ip address add 10.1.0.2/24 dev eth0; at $container ip link set eth0 up
+    at $container ip route add default via 10.1.0.1
+    at $fabric ip address add 10.2.0.2/24 dev eth0; at $fabric ip link set eth0 up; at $fabric ip link set lo up
+    at $fabric ip address add 169.254.169.254/32 dev lo
+    at $fabric ip route add default via 10.2.0.1
+    ip route add 169.254.169.254/32 via 10.2.0.2
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    nsenter --target=$fabric --net {sys.executable} -c "{LISTEN}" > {tmp_path}/up & listener=$!
+    while ! grep -q up {tmp_path}/up; do sleep 0.05; done
+    ask() {{ "$@" {sys.executable} -c '{ASK}' 2>/dev/null && echo yes || echo no; }}
+    ask at $container
+    nft -f {tmp_path}/rules
+    ask at $container; ask env
+    """
+    done = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        capture_output=True, text=True, check=False, timeout=60,
+        env=environment() | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["yes", "no", "yes"]
