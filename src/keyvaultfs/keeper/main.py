@@ -303,7 +303,10 @@ class Keeper:
                 f"{times} workers in a row could not serve; the last said: {self._last_words}",
             )
         answered = self._answering == 0 and self._probe_due is not None
-        if answered and self._probe_due is not None and now >= self._probe_due and self._stop is None:
+        # In the foreground the worker's log says what the probe found; a service manager's boot need not wait for it.
+        waits = self.settings.strict or not self.launch.foreground
+        due = self._probe_due is not None and (now >= self._probe_due or not waits)
+        if answered and due and self._stop is None:
             if self.settings.strict and self._probe_due:
                 self._exit, self._stop = (
                     1,
@@ -312,7 +315,7 @@ class Keeper:
                 return
             self._answering, self._probe_due = -1, None
             self.notifier.send("READY=1")
-            self._tell_mounted(0, self._warning)
+            self._tell_mounted(0, self._warning if waits else "")
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:
             self._next_watchdog = now + period / 2
