@@ -271,6 +271,25 @@ def test_08_a_worker_is_killed_and_the_unit_reloaded_restarted_and_stopped(
     machine.poweroff()
 
 
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_08_a_keeper_that_is_killed_or_hangs_is_replaced_by_systemd(
+    vault: VaultProcess, machine: Machine, signal: str
+) -> None:
+    as_a_unit(machine)
+    unit = "keyvaultfs@web.service"
+    machine.write(f"/etc/systemd/system/{unit}.d/soon.conf", "[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n")
+    machine.boot()
+    keeper = property_of(machine, unit, "MainPID")
+    machine.run("kill", f"-{signal}", keeper)
+    machine.wait_until(lambda: property_of(machine, unit, "NRestarts") == "1", "the restart")
+    machine.wait_until(lambda: machine.can("cat", "/mnt/kv/MyTestSecret", user="app"), "the mount")
+    only_its_owner_reads(machine)
+    assert machine.run("findmnt", "--noheadings", "/mnt/kv").count("\n") == 1
+    machine.run("systemctl", "stop", unit)
+    assert machine.run("pgrep", "--full", "keyvaultfs", check=False) == ""
+    machine.poweroff()
+
+
 @pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
 def test_09_apt_upgrades_it_under_a_reader(
     vault: VaultProcess, machine: Machine, package: Path, tmp_path: Path, configure: Callable[[Machine], None]

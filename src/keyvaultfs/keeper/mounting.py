@@ -111,12 +111,11 @@ def prepare(mountpoint: str) -> None:
 
 
 def alive(there: Mounted) -> bool:
-    """Whether somebody serves a FUSE mount: a dead one is "not connected". Asks only the superblock's connection."""
-    if os.path.isdir(f"{_CONNECTIONS}/{there.minor}"):  # noqa: PTH112
-        return True
-    if os.path.isdir(_CONNECTIONS) and os.listdir(_CONNECTIONS):  # noqa: PTH112, PTH208
-        return False
-    pid = os.fork()  # fusectl is not mounted here: ask, in a process that may hang
+    """Whether somebody serves a FUSE mount: a dead one is "not connected".
+
+    Its connection stays listed in /sys/fs/fuse until it is unmounted, dead or not, so the mount itself is asked.
+    """
+    pid = os.fork()  # a process that may hang
     if pid == 0:
         code = 0
         try:
