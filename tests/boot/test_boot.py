@@ -290,6 +290,19 @@ def test_08_a_keeper_that_is_killed_or_hangs_is_replaced_by_systemd(
     machine.poweroff()
 
 
+def test_08_the_keeper_of_an_fstab_mount_is_killed_and_mount_mends_it(
+    vault: VaultProcess, machine: Machine
+) -> None:
+    in_fstab(machine)
+    machine.boot()
+    machine.run("kill", "-KILL", status(machine, "keeper"))
+    machine.wait_until(lambda: not machine.can("stat", "/mnt/kv/MyTestSecret"), "the end of the mount")
+    machine.run("mount", "/mnt/kv")
+    only_its_owner_reads(machine)
+    assert machine.run("findmnt", "--noheadings", "/mnt/kv").count("\n") == 1
+    machine.poweroff()
+
+
 @pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
 def test_09_apt_upgrades_it_under_a_reader(
     vault: VaultProcess, machine: Machine, package: Path, tmp_path: Path, configure: Callable[[Machine], None]
