@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -186,9 +187,11 @@ def _refresh(args: argparse.Namespace) -> int:
 
 
 def say(words: str, program: str = "keyvaultfs") -> None:
-    """A line on standard error for each line of `words`."""
-    for line in words.splitlines():
-        sys.stderr.write(f"{program}: {line}\n")
+    """A line on standard error for each line of `words`; lost if that is closed or full, which fails no mount."""
+    text = "".join(f"{program}: {line}\n" for line in words.splitlines())
+    with contextlib.suppress(OSError, AttributeError):
+        # Not by way of sys.stderr's buffer: what stays in it turns the exit status into 120.
+        os.write(sys.stderr.fileno(), text.encode(errors="backslashreplace"))
 
 
 def guarded(run: Callable[[], int], *, usage: int, failed: int, program: str) -> int:

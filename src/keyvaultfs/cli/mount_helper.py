@@ -7,14 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from keyvaultfs.cli.main import guarded, launch, say
-from keyvaultfs.errors import UsageError
+from keyvaultfs.errors import KeyVaultFSError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROGRAM = "mount.keyvaultfs"
-EX_USAGE, EX_FAIL = 1, 32
+EX_USAGE, EX_SYSERR, EX_FAIL = 1, 2, 32
 """mount(8), "EXIT STATUS"."""
+
+_KERNELS = ("user_id=", "group_id=", "max_read=", "default_permissions", "allow_other")
+"""What mount(8) reads in mountinfo and hands back for a remount of what is not in fstab."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,12 +54,17 @@ def _enter(namespace: str) -> None:
     os.close(fd)
 
 
+def _quoted(piece: str) -> str:
+    """As `options.split` takes it for one piece."""
+    return piece.replace("\\", "\\\\").replace(",", "\\,").replace('"', '\\"')
+
+
 def _known_only(texts: Sequence[str]) -> list[str]:
     from keyvaultfs import options
 
     kept = []
     for piece in (piece for text in texts for piece in options.split(text) if piece):
-        quoted = piece.replace("\\", "\\\\").replace(",", "\\,")
+        quoted = _quoted(piece)
         try:
             options.parse([quoted])
         except UsageError as exc:
@@ -66,10 +74,43 @@ def _known_only(texts: Sequence[str]) -> list[str]:
     return kept
 
 
+def _remount(args: argparse.Namespace, texts: Sequence[str]) -> int:
+    """Answer ``-o remount``: read-only is what the mount is, and nothing else can be had without an unmount.
+
+    Raises:
+        UsageError: an option that nobody knows.
+        KeyVaultFSError: read-write was asked for, or it is not mounted there.
+    """
+    import os
+
+    from keyvaultfs import options
+    from keyvaultfs.keeper import mounting
+
+    pieces = [piece for text in texts for piece in options.split(text) if not piece.startswith(_KERNELS)]
+    parsed = options.parse([_quoted(piece) for piece in pieces])
+    if [piece for piece in pieces if piece in {"ro", "rw"}][-1:] == ["rw"]:
+        raise KeyVaultFSError("", "a vault cannot be written through this file system: it stays read-only")
+    mountpoint = os.path.realpath(args.mountpoint)
+    there = mounting.topmost(mountpoint)
+    if there is None or there.fstype != mounting.FSTYPE:
+        raise KeyVaultFSError("", f"{mountpoint} is not a keyvaultfs mount")
+    if parsed.own:
+        # Not a refusal: mount(8) adds what fstab says, whatever was asked for.
+        say(
+            f"a remount leaves {', '.join(parsed.own)} as it is; unmount and mount again to change it",
+            PROGRAM,
+        )
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     texts = _known_only(args.options) if args.sloppy else args.options
     if args.namespace:
         _enter(args.namespace)
+    from keyvaultfs import options
+
+    if any(piece == "remount" for text in texts for piece in options.split(text)):
+        return _remount(args, texts)
     ready, notes = launch(args.source, args.mountpoint, texts, foreground=False, debug=False)
     for note in notes:
         say(note, PROGRAM)
@@ -88,7 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as exc:
         return EX_USAGE if exc.code else 0
-    return guarded(lambda: _run(args), usage=EX_USAGE, failed=EX_FAIL, program=PROGRAM)
+    try:
+        return guarded(lambda: _run(args), usage=EX_USAGE, failed=EX_FAIL, program=PROGRAM)
+    except OSError as exc:
+        say(f"{args.mountpoint}: {exc.strerror or exc}", PROGRAM)
+        return EX_SYSERR
 
 
 if __name__ == "__main__":

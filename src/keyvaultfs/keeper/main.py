@@ -210,10 +210,12 @@ class Keeper:
         )
 
     def _on_probed(self, words: str) -> None:
+        if words and not self.settings.strict:
+            self._warning = f"mounted, but the vault cannot be read yet: {words}"
+            self.sink.say(_WARNING, self._warning)
         if self._probe_due is None:
             return
         self._probe_due = 0.0
-        self._warning = words
         if words and self.settings.strict:
             self._exit, self._stop = (
                 1,
@@ -303,7 +305,7 @@ class Keeper:
                 f"{times} workers in a row could not serve; the last said: {self._last_words}",
             )
         answered = self._answering == 0 and self._probe_due is not None
-        # In the foreground the worker's log says what the probe found; a service manager's boot need not wait for it.
+        # In the foreground the log says what the probe found; a service manager's boot need not wait for it.
         waits = self.settings.strict or not self.launch.foreground
         due = self._probe_due is not None and (now >= self._probe_due or not waits)
         if answered and due and self._stop is None:
@@ -315,7 +317,7 @@ class Keeper:
                 return
             self._answering, self._probe_due = -1, None
             self.notifier.send("READY=1")
-            self._tell_mounted(0, self._warning if waits else "")
+            self._tell_mounted(0, "" if self.sink.on_stderr else self._warning)
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:
             self._next_watchdog = now + period / 2

@@ -167,7 +167,9 @@ def _mount_as_root(launch: Launch, settings: Settings) -> int:
     if done != 0:
         number = ctypes.get_errno()
         os.close(device)
-        raise UsageError(f"{launch.mountpoint}: mount(2) failed: {os.strerror(number)}")
+        # Without SELinux the kernel takes context= for a parameter that nobody knows, as any but mount(8) hands it on.
+        why = f" (does this kernel have SELinux? {', '.join(launch.generic)})" if launch.generic else ""
+        raise UsageError(f"{launch.mountpoint}: mount(2) failed: {os.strerror(number)}{why}")
     return device
 
 

@@ -23,6 +23,11 @@ class Sink:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
 
+    @property
+    def on_stderr(self) -> bool:
+        """Whether who started us reads along, and need not be told twice."""
+        return self._sock is None
+
     def say(self, priority: int, text: str) -> None:
         """Log a line of the keeper's own."""
         self.line(f"<{priority}>{text}")

@@ -262,8 +262,6 @@ class Worker:
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             words = str(exc) if isinstance(exc, KeyVaultFSError) else "no answer within the timeout"
             self.channel.send("probed", words=words)
-            if not self.settings.strict:
-                LOG.warning("mounted, but the vault cannot be read yet: %s", words)
         else:
             self.channel.send("probed", words="")
 
