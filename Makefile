@@ -10,7 +10,7 @@ APT         := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock:
 STAMPS      := .build/stamps
 
 FUSE_PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
-TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux nftables iproute2
+TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux nftables iproute2 zsh fish
 BOOT_PACKAGES := debootstrap systemd-container
 DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests
 

@@ -1,12 +1,16 @@
-# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man: the man pages.
+# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man completion: what the wheel brings.
 
 PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
 MAN ?= .build/man
+COMPLETION ?= .build/completion
 
-.PHONY: package man
+.PHONY: package man completion
 
 man:
 	@PYTHONPATH=src $(PYTHON) packaging/man/build.py $(MAN)
+
+completion:
+	@PYTHONPATH=src $(PYTHON) packaging/completion/build.py $(COMPLETION)
 
 package:
 	$(call need,$(PACKAGE_TOOLS))

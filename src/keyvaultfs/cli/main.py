@@ -42,7 +42,7 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     """The whole command line; completion is made from it.
 
     Args:
-        dev: with the options of ``dev``, which load a web server: not for the process that holds a mount.
+        dev: with the options of ``dev``: not for the process that holds a mount, which is kept small.
     """
     whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -81,19 +81,20 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
 
 
 def _add_dev(dev: argparse.ArgumentParser) -> None:
+    from keyvaultfs.devvault.arguments import add_arguments
+
+    add_arguments(dev)
+    dev.set_defaults(run=_dev)
+
+
+def _dev(args: argparse.Namespace) -> int:
     try:
         from keyvaultfs.devvault import main as devvault
     except ImportError as exc:
-        name = exc.name
-
-        def missing(_: argparse.Namespace) -> int:
-            raise UsageError(f"the embedded vault needs {name}: pip install 'keyvaultfs[dev-vault]'")
-
-        dev.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-        dev.set_defaults(run=missing)
-        return
-    devvault.add_arguments(dev)
-    dev.set_defaults(run=devvault.run)
+        raise UsageError(
+            f"the embedded vault needs {exc.name}: pip install 'keyvaultfs[dev-vault]'"
+        ) from None
+    return devvault.run(args)
 
 
 def launch(
