@@ -1,10 +1,12 @@
 # make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man completion: what the wheel brings.
+# make rpm-check: the spec builds, rpmlint finds nothing wrong, and the .rpm has what the .deb has.
 
 PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
 MAN ?= .build/man
+RPM_TOOLS := rpm rpmlint
 COMPLETION ?= .build/completion
 
-.PHONY: package man completion
+.PHONY: package rpm-check man completion
 
 man:
 	@PYTHONPATH=src $(PYTHON) packaging/man/build.py $(MAN)
@@ -21,3 +23,7 @@ package:
 	  || { tail -n 40 ../build.log; exit 1; }
 	@lintian --fail-on error,warning .build/package/*.changes
 	@cp .build/package/*.deb dist/ && ls dist/*.deb
+
+rpm-check: package
+	$(call need,$(RPM_TOOLS))
+	@python3 packaging/rpm/check.py .build/rpm .build/package/keyvaultfs_*_all.deb
