@@ -25,7 +25,7 @@ endef
 help:
 	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
 	@echo "make test       lint, types, and the whole suite, with the newest packages and with Debian 12's"
-	@echo "make lint types unit mount sdk debian-12 package boot bench clean"
+	@echo "make lint types unit mount sdk debian-12 package rpm-check boot bench clean"
 
 needs-fuse:
 	$(call need,$(FUSE_PACKAGES))
@@ -48,7 +48,7 @@ $(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test
 demo: $(STAMPS)/venv
 	@$(PYTHON) docs/demo.py
 
-test: lint types unit sdk mount debian-12 package boot
+test: lint types unit sdk mount debian-12 package rpm-check boot
 
 lint: $(STAMPS)/venv-test
 	$(VENV)/bin/ruff check .
