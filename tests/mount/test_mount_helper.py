@@ -126,7 +126,9 @@ def test_mount8_mounts_by_both_types(kind: str, vault: VaultProcess, folder: Pat
 def test_mount_a_twice_mounts_once(kind: str, vault: VaultProcess, folder: Path) -> None:
     vault.set("pw", "x")
     line = f"{vault.url} {folder}/kv {kind} _netdev,nofail,{vault.mount_options()} 0 0"
-    story = 'mount -a; mount -a; cat $kv/pw; grep -c " $kv .*fuse.keyvaultfs" /proc/self/mountinfo; umount $kv'
+    story = (
+        'mount -a; mount -a; cat $kv/pw; grep -c " $kv .*fuse.keyvaultfs" /proc/self/mountinfo; umount $kv'
+    )
     done = with_mount8(folder, story, line)
     assert (done.returncode, done.stdout) == (0, "x1\n"), done.stderr
     assert len((folder / "asked").read_text().splitlines()) == 1
