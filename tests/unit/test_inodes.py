@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from keyvaultfs.content import Decoding
-from keyvaultfs.filesystem.inodes import InodeTable, State
+from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.model import SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keyvaultfs.filesystem.inodes import Node
+    from keyvaultfs.filesystem.nodes import Node
 
 ORIGIN = "https://v.vault.azure.net"
 

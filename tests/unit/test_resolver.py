@@ -14,7 +14,8 @@ import trio.testing
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.inodes import InodeTable, State
+from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
-from keyvaultfs.filesystem.inodes import State
+from keyvaultfs.filesystem.nodes import State
 
 if TYPE_CHECKING:
-    from keyvaultfs.filesystem.inodes import Node
+    from keyvaultfs.filesystem.nodes import Node
     from keyvaultfs.model import Properties, SecretName, Version
 
 FOREVER = 86400.0 * 365

@@ -2,87 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
-import mmap
 import os
-import struct
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keyvaultfs.content import Decoding
-from keyvaultfs.model import Properties, SecretName, Version
+from keyvaultfs.filesystem.nodes import FIRST_HASHED, Handle, Node, State
+from keyvaultfs.filesystem.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pyfuse3 import InodeT
 
-FIRST_HASHED = 1 << 16
-"""Numbers below are the root's and those of the control directory."""
-
-# kind, state, decoding, length of name, lookups; inode, size, created, updated, shown; version; name
-_NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
-_HANDLE = struct.Struct("<BBxxxxxx QQQ")  # kind, settled; fh, inode, content
-_SLOT = 256
-_FREE, _IS_NODE, _IS_HANDLE = 0, 1, 2
-_DECODINGS = tuple(Decoding)
-_GROW = 256
-_UNKNOWN_TIME = -(1 << 63)
-
-
-class State(enum.IntEnum):
-    """What an inode is to its name."""
-
-    CURRENT = 1
-    SUPERSEDED = 2  # and the kernel is yet to be notified
-    NOTIFIED = 3
-    PINNED = 4  # of versions/NAME/VERSION: never superseded
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """An inode: one version of one secret, decoded in one way. Times in whole Unix seconds.
-
-    Attributes:
-        lookups: a hint: a worker that was killed may have swallowed FORGETs.
-        shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
-            held by a bind mount (DESIGN §2).
-    """
-
-    inode: InodeT
-    name: SecretName
-    version: Version
-    decoding: Decoding
-    state: State
-    size: int
-    created: int | None
-    updated: int | None
-    slot: int
-    lookups: int = 0
-    shown: InodeT = 0
-    handles: set[int] = field(default_factory=set)
-    needed: int = 0  # by inodes that show this one, and by handles on its bytes
-
-    def properties(self) -> Properties:
-        """What the table alone knows of the version."""
-        return Properties(created=self.created, updated=self.updated)
-
-
-@dataclass(slots=True, eq=False)
-class Handle:
-    """An open file: it means the version that it was opened on.
-
-    Attributes:
-        doubtful: a dead worker may have made it without the kernel having got the answer.
-    """
-
-    fh: int
-    node: Node
-    content: Node
-    slot: int
-    settled: bool = False
-    doubtful: bool = False
+    from keyvaultfs.content import Decoding
+    from keyvaultfs.model import SecretName, Version
 
 
 class InodeTable:
@@ -94,7 +25,6 @@ class InodeTable:
     """
 
     def __init__(self, fd: int, origin: str) -> None:
-        self._fd = fd
         self._origin = origin
         self.nodes: dict[int, Node] = {}
         self.handles: dict[int, Handle] = {}
@@ -102,13 +32,8 @@ class InodeTable:
         """by folded name: the inode that the kernel was last given for it"""
         self.spellings: dict[str, set[bytes]] = {}
         """by folded name: every way in which the kernel has looked it up"""
-        self._free: list[int] = []
         self._unsettled: list[Handle] = []
-        size = os.fstat(fd).st_size
-        if size == 0:
-            size = _GROW * _SLOT
-            os.ftruncate(fd, size)
-        self._map = mmap.mmap(fd, size)
+        self._slots = Slots(fd)
         self._load()
 
     def number(self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False) -> InodeT:
@@ -151,11 +76,11 @@ class InodeTable:
         if node is None:
             state = State.PINNED if pinned else State.CURRENT
             node = Node(
-                inode, name, version, decoding, state, size, created, updated, self._take(), shown=inode
+                inode, name, version, decoding, state, size, created, updated, self._slots.take(), shown=inode
             )
             self.nodes[inode] = node
         node.created, node.updated = created, updated
-        self._write(node)
+        self._slots.write_node(node)
         return node
 
     def tell(self, node: Node, spelling: bytes) -> None:
@@ -170,7 +95,7 @@ class InodeTable:
     def looked_up(self, node: Node) -> None:
         """The kernel gets one more reference."""
         node.lookups += 1
-        self._write(node)
+        self._slots.write_node(node)
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel drops references; an inode without any goes away when nothing shows it or has it open."""
@@ -184,7 +109,7 @@ class InodeTable:
             for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
                 self.release(fh)
         if not self._drop(node):
-            self._write(node)
+            self._slots.write_node(node)
 
     def lost(self, node: Node) -> None:
         """The kernel said that it no longer has the inode: its handles are gone too."""
@@ -197,13 +122,13 @@ class InodeTable:
         """Another version, or none, has taken the name."""
         if node.state is State.CURRENT:
             node.state = State.SUPERSEDED
-            self._write(node)
+            self._slots.write_node(node)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
         if node.state is State.SUPERSEDED:
             node.state = State.NOTIFIED
-            self._write(node)
+            self._slots.write_node(node)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
 
@@ -215,14 +140,14 @@ class InodeTable:
         node.shown = other.inode
         if other is not node:
             other.needed += 1
-        self._write(node)
+        self._slots.write_node(node)
         # One inode has one page cache: bytes of two versions would mix in it.
         for handle in [self.handles[fh] for fh in node.handles]:
             if handle.doubtful and handle.content is not other:
                 handle.content.needed -= 1
                 other.needed += 1
                 handle.content = other
-                self._write_handle(handle)
+                self._slots.write_handle(handle)
         if before is not node:
             before.needed -= 1
             self._drop(before)
@@ -234,9 +159,9 @@ class InodeTable:
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
         fh = int.from_bytes(os.urandom(8), "little") >> 1
-        handle = Handle(fh, node, self.content(node), self._take())
+        handle = Handle(fh, node, self.content(node), self._slots.take())
         self._adopt(handle)
-        self._write_handle(handle)
+        self._slots.write_handle(handle)
         self._unsettled.append(handle)
         return handle
 
@@ -245,7 +170,7 @@ class InodeTable:
         for handle in self._unsettled:
             if handle.fh in self.handles:
                 handle.settled = True
-                self._write_handle(handle)
+                self._slots.write_handle(handle)
         self._unsettled.clear()
 
     def is_open(self, node: Node) -> bool:
@@ -264,7 +189,7 @@ class InodeTable:
         handle = self.handles.pop(fh, None)
         if handle is None:
             return
-        self._give_back(handle.slot)
+        self._slots.give_back(handle.slot)
         handle.node.handles.discard(fh)
         handle.content.needed -= 1
         self._drop(handle.node)
@@ -291,7 +216,7 @@ class InodeTable:
         if node.lookups or node.handles or node.needed or self.nodes.get(node.inode) is not node:
             return False
         del self.nodes[node.inode]
-        self._give_back(node.slot)
+        self._slots.give_back(node.slot)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
             self.spellings.pop(node.name.key, None)
@@ -301,94 +226,24 @@ class InodeTable:
             self._drop(shown)
         return True
 
-    def _take(self) -> int:
-        if not self._free:
-            before = len(self._map) // _SLOT
-            os.ftruncate(self._fd, (before * 2) * _SLOT)
-            self._map.resize(before * 2 * _SLOT)
-            self._free = list(range(before * 2 - 1, before - 1, -1))
-        return self._free.pop()
-
-    def _give_back(self, slot: int) -> None:
-        self._map[slot * _SLOT] = _FREE
-        self._free.append(slot)
-
-    def _write(self, node: Node) -> None:
-        name = node.name.spelling.encode()
-        created = _UNKNOWN_TIME if node.created is None else node.created
-        updated = _UNKNOWN_TIME if node.updated is None else node.updated
-        # The kind goes last: a record that was half written when the worker died is not read.
-        record = _NODE.pack(
-            _IS_NODE,
-            node.state,
-            _DECODINGS.index(node.decoding),
-            len(name),
-            min(node.lookups, 0xFFFFFFFF),
-            node.inode,
-            node.size,
-            created,
-            updated,
-            node.shown,
-            bytes.fromhex(node.version),
-            name,
-        )
-        self._put(node.slot, record)
-
-    def _write_handle(self, handle: Handle) -> None:
-        record = _HANDLE.pack(_IS_HANDLE, handle.settled, handle.fh, handle.node.inode, handle.content.inode)
-        self._put(handle.slot, record)
-
-    def _put(self, slot: int, record: bytes) -> None:
-        start = slot * _SLOT
-        self._map[start + 1 : start + len(record)] = record[1:]
-        self._map[start] = record[0]
-
     def _load(self) -> None:
-        handles: list[tuple[int, int, int, int, int]] = []
-        for slot, record in self._records():
-            if record[0] == _IS_NODE:
-                self._load_node(slot, record)
-            elif record[0] == _IS_HANDLE:
-                _, settled, fh, inode, content = _HANDLE.unpack_from(record)
-                handles.append((slot, settled, fh, inode, content))
-            else:
-                self._free.append(slot)
-        self._free.reverse()
-        for node in self.nodes.values():
+        nodes, handles = self._slots.load()
+        for node in nodes:
+            self.nodes[node.inode] = node
+            key = node.name.key
+            if node.state is State.CURRENT or (node.state is State.SUPERSEDED and key not in self.told):
+                self.told[key] = node
+                self.spellings.setdefault(key, set()).add(node.name.spelling.encode())
+        for node in nodes:
             shown = self.nodes.get(node.shown)
             if shown is None:
                 node.shown = node.inode
             elif shown is not node:
                 shown.needed += 1
-        for slot, settled, fh, inode, content in handles:
-            owner, opened = self.nodes.get(inode), self.nodes.get(content)
+        for record in handles:
+            owner, opened = self.nodes.get(record.inode), self.nodes.get(record.content)
             if owner is None or opened is None:
-                self._give_back(slot)
+                self._slots.give_back(record.slot)
                 continue
-            self._adopt(Handle(fh, owner, opened, slot, settled=bool(settled), doubtful=not settled))
-
-    def _load_node(self, slot: int, record: bytes) -> None:
-        _, state, decoding, length, lookups, inode, size, created, updated, shown, version, name = (
-            _NODE.unpack_from(record)
-        )
-        node = Node(
-            inode,
-            SecretName(name[:length].decode()),
-            Version(version.hex()),
-            _DECODINGS[decoding],
-            State(state),
-            size,
-            None if created == _UNKNOWN_TIME else created,
-            None if updated == _UNKNOWN_TIME else updated,
-            slot,
-            lookups,
-            shown,
-        )
-        self.nodes[inode] = node
-        if node.state is State.CURRENT or (node.state is State.SUPERSEDED and node.name.key not in self.told):
-            self.told[node.name.key] = node
-            self.spellings.setdefault(node.name.key, set()).add(name[:length])
-
-    def _records(self) -> Iterator[tuple[int, bytes]]:
-        for slot in range(len(self._map) // _SLOT):
-            yield slot, self._map[slot * _SLOT : (slot + 1) * _SLOT]
+            settled = record.settled
+            self._adopt(Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled))

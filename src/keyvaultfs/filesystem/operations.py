@@ -14,7 +14,7 @@ from keyvaultfs.errors import Unavailable
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import OpenDirectory
 from keyvaultfs.filesystem.errno_map import bounded, handler
-from keyvaultfs.filesystem.inodes import FIRST_HASHED
+from keyvaultfs.filesystem.nodes import FIRST_HASHED
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.inodes import Handle, InodeTable, Node
+    from keyvaultfs.filesystem.inodes import InodeTable
+    from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
     from keyvaultfs.model import SecretName

@@ -13,14 +13,15 @@ import trio
 from keyvaultfs import content
 from keyvaultfs.errors import Unavailable
 from keyvaultfs.filesystem import attributes
-from keyvaultfs.filesystem.inodes import State
+from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache, Entry
     from keyvaultfs.filesystem.attributes import Appearance
-    from keyvaultfs.filesystem.inodes import Handle, InodeTable, Node
+    from keyvaultfs.filesystem.inodes import InodeTable
+    from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.rotation import Rotation
     from keyvaultfs.model import SecretName, SecretValue, Version
 
