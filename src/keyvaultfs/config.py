@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs import options
+from keyvaultfs import options, parsers
 from keyvaultfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _option(key: str, value: Any, path: str) -> tuple[str, str]:
     option = options.resolve(key)
     if option.name == "config" or option.hidden:
         raise UsageError(f"{key} cannot stand in a file")
-    if option.parse in {options.octal, options.text} and not isinstance(value, str):
+    if option.parse in {parsers.octal, parsers.text} and not isinstance(value, str):
         raise UsageError(f'{key} should be in quotation marks, as in {key} = "0400"')
     if isinstance(value, bool):
         raw = "yes" if value else "no"
@@ -97,7 +97,7 @@ def _option(key: str, value: Any, path: str) -> tuple[str, str]:
         raw = str(value)
     else:
         raise UsageError(f"{key} cannot be a {type(value).__name__}")
-    if option.parse is options.existing_file:
+    if option.parse is parsers.existing_file:
         raw = os.path.join(os.path.dirname(os.path.abspath(path)), raw)  # noqa: PTH100, PTH118, PTH120
     options.value_of(option, raw)
     return option.name, raw

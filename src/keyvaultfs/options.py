@@ -2,160 +2,16 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
-import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from keyvaultfs import parsers
 from keyvaultfs.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 DEFAULT_IMDS = "http://169.254.169.254"
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_TRUE, _FALSE = {"", "1", "yes", "true", "on"}, {"0", "no", "false", "off"}
-
-
-def _number(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([smhd]?)", text.strip().lower())
-    if not found:
-        raise ValueError("a number of seconds, or one with s, m, h or d behind")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def seconds(text: str) -> float:
-    """``90``, ``1.5``, ``5m``, ``24h``."""
-    return _number(text)
-
-
-def positive_seconds(text: str) -> float:
-    """As `seconds`, and at least one."""
-    number = _number(text)
-    if number < 1:
-        raise ValueError("at least 1 second")
-    return number
-
-
-def size(text: str) -> int:
-    """``65536``, ``64M``, ``64MiB``."""
-    found = re.fullmatch(r"(\d{1,12})([kmg]?)(?:i?b)?", text.strip().lower())
-    if not found:
-        raise ValueError("a number of bytes, or one with K, M or G behind")
-    return int(found[1]) * _SIZES[found[2]]
-
-
-def count(text: str) -> int:
-    """A whole number from 1 to 256."""
-    if not re.fullmatch(r"\d{1,3}", text) or not 1 <= int(text) <= 256:
-        raise ValueError("a whole number from 1 to 256")
-    return int(text)
-
-
-def octal(text: str) -> int:
-    """``0400``."""
-    if not re.fullmatch("0?[0-7]{3}", text):
-        raise ValueError("three octal digits such as 0400")
-    return int(text, 8)
-
-
-def flag(text: str) -> bool:
-    """The bare word, or ``yes`` or ``no``."""
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError("yes or no")
-
-
-def user(text: str) -> int:
-    """A user's name or number."""
-    if text.isdigit():
-        return int(text)
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except KeyError:
-        raise ValueError("a user of this machine, or a number") from None
-
-
-def group(text: str) -> int:
-    """A group's name or number."""
-    if text.isdigit():
-        return int(text)
-    try:
-        return grp.getgrnam(text).gr_gid
-    except KeyError:
-        raise ValueError("a group of this machine, or a number") from None
-
-
-def user_name(text: str) -> str:
-    """The name of a user of this machine."""
-    try:
-        return pwd.getpwnam(text).pw_name
-    except KeyError:
-        raise ValueError("the name of a user of this machine") from None
-
-
-def globs(text: str) -> tuple[str, ...]:
-    """Patterns over names, with ``:`` between them (no name has one, and ``,`` ends an option)."""
-    patterns = tuple(part for part in text.split(":") if part)
-    if not patterns or not all(re.fullmatch(r"[0-9A-Za-z*?\[\]!-]+", part) for part in patterns):
-        raise ValueError("patterns such as pg-*:app-?, with ':' between them")
-    return patterns
-
-
-def text(text: str) -> str:
-    """Any text but none."""
-    if not text or not text.isprintable():
-        raise ValueError("a word")
-    return text
-
-
-def url(text: str) -> str:
-    """``http://…`` or ``https://…``, without a final slash."""
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
-    except ValueError:
-        sound = False
-    if not sound or not text.isprintable():
-        raise ValueError("a URL that begins with http:// or https://")
-    return text.rstrip("/")
-
-
-def resource(text: str) -> str:
-    """What a token is for: an https URL without path, as a challenge names it."""
-    found = url(text)
-    if urlsplit(found).path:
-        raise ValueError("a URL without a path, such as https://vault.azure.net")
-    return found
-
-
-def existing_file(text: str) -> str:
-    """The absolute path of a file that is there."""
-    path = os.path.abspath(text)  # noqa: PTH100 - pathlib would resolve links
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise ValueError("a file, and there is none of this name")
-    return path
-
-
-def api_version(text: str) -> str:
-    """``7.4`` or ``2025-07-01`` and the like."""
-    if not re.fullmatch(r"\d{1,4}(?:[.-]\d{1,4}){1,2}(?:-preview(?:\.\d+)?)?", text):
-        raise ValueError("a version such as 7.4 or 2025-07-01")
-    return text
-
-
-def auth(text: str) -> str:
-    """``imds`` or ``azure-identity``."""
-    if text not in {"imds", "azure-identity"}:
-        raise ValueError("imds or azure-identity")
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +38,9 @@ def described(option: Option) -> str:
     """Its help, and its default as a user would write it."""
     if option.default in (None, False, ()):
         return option.help
-    if option.parse is octal:
+    if option.parse is parsers.octal:
         return f"{option.help} (default {option.default:04o})"
-    if option.parse is size:
+    if option.parse is parsers.size:
         return f"{option.help} (default {option.default >> 20}M)"
     text = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
     return f"{option.help} (default {text})"
@@ -198,43 +54,71 @@ def _option(parse: Callable[[str], Any], default: Any, unit: str, words: str, *,
 class Settings:
     """The values of all options. Times in seconds, sizes in bytes."""
 
-    ttl: float = _option(positive_seconds, 300.0, "SECONDS", "how old a value may be while the vault answers")
-    list_ttl: float = _option(seconds, 60.0, "SECONDS", "the same for a directory listing")
-    negative_ttl: float = _option(seconds, 5.0, "SECONDS", 'how long "no such secret" is remembered')
+    ttl: float = _option(
+        parsers.positive_seconds, 300.0, "SECONDS", "how old a value may be while the vault answers"
+    )
+    list_ttl: float = _option(parsers.seconds, 60.0, "SECONDS", "the same for a directory listing")
+    negative_ttl: float = _option(parsers.seconds, 5.0, "SECONDS", 'how long "no such secret" is remembered')
     max_stale: float = _option(
-        seconds,
+        parsers.seconds,
         86400.0,
         "SECONDS",
         "how long past ttl the last value is served while nobody answers; 0: never",
     )
-    max_cache: int = _option(size, 64 << 20, "SIZE", "how much memory cached values may take")
-    timeout: float = _option(positive_seconds, 10.0, "SECONDS", "how long a program may have to wait")
-    max_requests: int = _option(count, 16, "NUMBER", "how many requests to the vault may be in flight")
-    client_id: str | None = _option(text, None, "ID", "the user-assigned identity with this client id")
-    object_id: str | None = _option(text, None, "ID", "the user-assigned identity with this object id")
-    msi_res_id: str | None = _option(text, None, "ID", "the user-assigned identity with this resource id")
-    auth: str = _option(auth, "imds", "HOW", "imds, or azure-identity (the library of that name)")
-    imds_endpoint: str = _option(url, DEFAULT_IMDS, "URL", "base URL of the token endpoint")
-    resource: str | None = _option(
-        resource, None, "URL", "whom tokens are for, where the vault's name does not tell"
+    max_cache: int = _option(parsers.size, 64 << 20, "SIZE", "how much memory cached values may take")
+    timeout: float = _option(parsers.positive_seconds, 10.0, "SECONDS", "how long a program may have to wait")
+    max_requests: int = _option(
+        parsers.count, 16, "NUMBER", "how many requests to the vault may be in flight"
     )
-    api_version: str = _option(api_version, "7.4", "VERSION", "of the vault's interface")
-    ca_file: str | None = _option(existing_file, None, "FILE", "authorities to trust instead of the system's")
-    https_proxy: str | None = _option(url, None, "URL", "proxy for the vault; never for the token endpoint")
-    allow_http_loopback: bool = _option(flag, False, "", "allow plain HTTP for a vault on loopback")
-    uid: int | None = _option(user, None, "USER", "owner of the files (default: who mounts)")
-    gid: int | None = _option(group, None, "GROUP", "group of the files (default: the group of who mounts)")
-    mode: int = _option(octal, 0o400, "OCTAL", "permission bits of a secret's file")
-    dir_mode: int = _option(octal, 0o755, "OCTAL", "permission bits of directories")
-    allow_other: bool | None = _option(flag, None, "", "let other users in (default: on when root mounts)")
-    config: str | None = _option(existing_file, None, "FILE", "a TOML file with these options as keys")
-    run_as: str | None = _option(user_name, None, "USER", "whom the worker becomes when root mounts")
-    decode: bool = _option(flag, False, "", "decode values whose tag file-encoding says base64 or hex")
-    include: tuple[str, ...] = _option(globs, (), "GLOBS", "show these names only, such as pg-*:app-*")
-    exclude: tuple[str, ...] = _option(globs, (), "GLOBS", "do not show these names")
-    prefetch: tuple[str, ...] = _option(globs, (), "GLOBS", "fetch these at once, and keep them fresh")
-    strict: bool = _option(flag, False, "", "do not mount when the vault cannot be reached")
-    resend: bool = _option(flag, True, "", "use FUSE_NOTIFY_RESEND where the kernel has it", hidden=True)
+    client_id: str | None = _option(
+        parsers.text, None, "ID", "the user-assigned identity with this client id"
+    )
+    object_id: str | None = _option(
+        parsers.text, None, "ID", "the user-assigned identity with this object id"
+    )
+    msi_res_id: str | None = _option(
+        parsers.text, None, "ID", "the user-assigned identity with this resource id"
+    )
+    auth: str = _option(parsers.auth, "imds", "HOW", "imds, or azure-identity (the library of that name)")
+    imds_endpoint: str = _option(parsers.url, DEFAULT_IMDS, "URL", "base URL of the token endpoint")
+    resource: str | None = _option(
+        parsers.resource, None, "URL", "whom tokens are for, where the vault's name does not tell"
+    )
+    api_version: str = _option(parsers.api_version, "7.4", "VERSION", "of the vault's interface")
+    ca_file: str | None = _option(
+        parsers.existing_file, None, "FILE", "authorities to trust instead of the system's"
+    )
+    https_proxy: str | None = _option(
+        parsers.url, None, "URL", "proxy for the vault; never for the token endpoint"
+    )
+    allow_http_loopback: bool = _option(parsers.flag, False, "", "allow plain HTTP for a vault on loopback")
+    uid: int | None = _option(parsers.user, None, "USER", "owner of the files (default: who mounts)")
+    gid: int | None = _option(
+        parsers.group, None, "GROUP", "group of the files (default: the group of who mounts)"
+    )
+    mode: int = _option(parsers.octal, 0o400, "OCTAL", "permission bits of a secret's file")
+    dir_mode: int = _option(parsers.octal, 0o755, "OCTAL", "permission bits of directories")
+    allow_other: bool | None = _option(
+        parsers.flag, None, "", "let other users in (default: on when root mounts)"
+    )
+    config: str | None = _option(
+        parsers.existing_file, None, "FILE", "a TOML file with these options as keys"
+    )
+    run_as: str | None = _option(parsers.user_name, None, "USER", "whom the worker becomes when root mounts")
+    decode: bool = _option(
+        parsers.flag, False, "", "decode values whose tag file-encoding says base64 or hex"
+    )
+    include: tuple[str, ...] = _option(
+        parsers.globs, (), "GLOBS", "show these names only, such as pg-*:app-*"
+    )
+    exclude: tuple[str, ...] = _option(parsers.globs, (), "GLOBS", "do not show these names")
+    prefetch: tuple[str, ...] = _option(
+        parsers.globs, (), "GLOBS", "fetch these at once, and keep them fresh"
+    )
+    strict: bool = _option(parsers.flag, False, "", "do not mount when the vault cannot be reached")
+    resend: bool = _option(
+        parsers.flag, True, "", "use FUSE_NOTIFY_RESEND where the kernel has it", hidden=True
+    )
 
 
 def _rows() -> tuple[Option, ...]:
@@ -319,7 +203,7 @@ def parse(texts: Iterable[str]) -> Parsed:
             if not value and option.unit:
                 raise UsageError(f"option {option.name} wants {option.unit}: {option.help}")
             checked = value_of(option, value)
-            own[option.name] = checked if option.parse is existing_file else value
+            own[option.name] = checked if option.parse is parsers.existing_file else value
     notes = (
         ("mounted read-only: a vault cannot be written through this file system",) if "rw" in words else ()
     )
