@@ -29,7 +29,7 @@ from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
 from keyvaultfs.model import NAME_PATTERN, SecretName
 from keyvaultfs.version import package_version
-from keyvaultfs.worker import takeover
+from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class Worker:
             os._exit(0)
 
     def _build(self) -> None:
+        pump.install()
         settings, chain = self.settings, self.chain
         look = Appearance(
             uid=os.getuid() if settings.uid is None else settings.uid,
