@@ -21,10 +21,14 @@ class Decoding(Enum):
     HEX = "hex"
 
 
+_BY_TAG = {"base64": Decoding.BASE64, "hex": Decoding.HEX}
+
+
 def decoding(tags: Mapping[str, str], *, wanted: bool) -> Decoding:
     """What the tag ``file-encoding`` asks for; text encodings are no encodings of bytes (PROTOCOL §4)."""
-    tag = tags.get("file-encoding", "").lower()
-    return {"base64": Decoding.BASE64, "hex": Decoding.HEX}.get(tag, Decoding.RAW) if wanted else Decoding.RAW
+    if not wanted or not tags:
+        return Decoding.RAW
+    return _BY_TAG.get(tags.get("file-encoding", "").lower(), Decoding.RAW)
 
 
 def render(value: SecretValue, how: Decoding) -> tuple[bytes, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 
@@ -44,8 +44,8 @@ class CacheMetrics:
 class FilesystemMetrics:
     """Requests of the kernel, by name."""
 
-    requests: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    errors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """by errno name"""
     notifications: Counter[str] = field(default_factory=Counter)
     """by outcome: ``sent``, ``unknown`` (the kernel had no such entry), ``failed``"""

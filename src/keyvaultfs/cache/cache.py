@@ -138,7 +138,7 @@ class Cache:
             raise NotFound("NotShown")
         now = trio.current_time()
         record = self.record(name)
-        record.hot, record.used = True, now
+        record.touch(now)
         state = record.state(now, self.limits)
         remembered = record.verdict if now < record.verdict_until else None
         if isinstance(remembered, _ANSWERED_NO):
@@ -173,19 +173,29 @@ class Cache:
             return None
         return record.entry(now, self.limits, retry=FAILURE_SECONDS)
 
-    def hit(self, name: SecretName) -> None:
-        """Somebody looked it up and was content with what `peek` said."""
+    def fresh(self, name: SecretName, now: float) -> Record | None:
+        """What is known, if it may be served without asking anybody. Never waits, and makes nothing hot.
+
+        Apart from `peek`, since each warm look-up and open asks this.
+        """
         record = self.records.get(name.key)
-        if record is not None:
-            self.metrics.hits += 1
-            record.hot, record.used = True, trio.current_time()
-            self._look_ahead(record, missed=False)
+        return record if record is not None and record.fresh(now, self.limits) else None
+
+    def left(self, record: Record, now: float) -> float:
+        """Seconds for which a fresh one stays so."""
+        return record.checked + self.limits.ttl - now
+
+    def hit(self, record: Record, now: float) -> None:
+        """Somebody looked it up and was content with what `fresh` said."""
+        self.metrics.hits += 1
+        record.touch(now)
+        self._look_ahead(record, missed=False)
 
     def touch(self, name: SecretName) -> None:
-        """Somebody opened it: it is hot."""
+        """Somebody opens it: it is hot."""
         record = self.records.get(name.key)
         if record is not None:
-            record.hot, record.used = True, trio.current_time()
+            record.touch(trio.current_time())
 
     async def value(self, name: SecretName, version: Version) -> SecretValue:
         """The bytes of a version, fetched by its id when they have left memory.

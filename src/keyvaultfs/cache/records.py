@@ -66,6 +66,10 @@ class Record:
     verdict: Exception | None = None
     verdict_until: float = NEVER
 
+    def fresh(self, now: float, limits: Limits) -> bool:
+        """Whether its version may be served without asking anybody; `state` in less time."""
+        return now - self.checked < limits.ttl and not self.outdated and self.version is not None
+
     def state(self, now: float, limits: Limits) -> Verdict:
         """Whether its version may be served."""
         if self.version is None:
@@ -74,6 +78,10 @@ class Record:
         if found is Verdict.FRESH and self.outdated:
             return Verdict.STALE if limits.max_stale else Verdict.GONE
         return found
+
+    def touch(self, now: float) -> None:
+        """Somebody looked it up or opened it: it is hot."""
+        self.hot, self.used = True, now
 
     def entry(self, now: float, limits: Limits, *, retry: float) -> Entry:
         """As others see it; a stale one is to be tried again after `retry` seconds."""

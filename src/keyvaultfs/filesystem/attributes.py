@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
-from keyvaultfs.filesystem.nodes import State
-
 if TYPE_CHECKING:
     from keyvaultfs.filesystem.nodes import Node
     from keyvaultfs.model import Properties, SecretName, Version
@@ -58,7 +56,7 @@ def secret(
     look: Appearance, node: Node, content: Node, *, entry_timeout: float = 0
 ) -> pyfuse3.EntryAttributes:
     """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds."""
-    superseded = node.state in {State.SUPERSEDED, State.NOTIFIED}
+    superseded = node.superseded
     # With a link count of 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2).
     attributes = base(look, node.inode, stat.S_IFREG | look.mode, nlink=0 if superseded else 1)
     attributes.entry_timeout = max(0.0, entry_timeout)

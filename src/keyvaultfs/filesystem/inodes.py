@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ class InodeTable:
         self.spellings: dict[str, set[bytes]] = {}
         """by folded name: every way in which the kernel has looked it up"""
         self._unsettled: list[Handle] = []
+        # Never one of a predecessor's: that would need two of 2^61 to begin within a life's opens of each other. And
+        # always below the numbers of directories and of the control files.
+        self._numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
         self._slots = Slots(fd)
         self._load()
 
@@ -86,16 +90,19 @@ class InodeTable:
     def tell(self, node: Node, spelling: bytes) -> None:
         """The kernel is about to be given `node` for its name."""
         if node.state is not State.PINNED:
-            node.state = State.CURRENT
+            if node.state is not State.CURRENT:
+                node.state = State.CURRENT
+                self._slots.write_node(node)
             self.told[node.name.key] = node
             self.spellings.setdefault(node.name.key, set()).add(spelling)
-            self.show(node, node)
+            if node.shown != node.inode:
+                self.show(node, node)
         self.looked_up(node)
 
     def looked_up(self, node: Node) -> None:
         """The kernel gets one more reference."""
         node.lookups += 1
-        self._slots.write_node(node)
+        self._slots.write_lookups(node)
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel drops references; an inode without any goes away when nothing shows it or has it open."""
@@ -109,7 +116,7 @@ class InodeTable:
             for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
                 self.release(fh)
         if not self._drop(node):
-            self._slots.write_node(node)
+            self._slots.write_lookups(node)
 
     def lost(self, node: Node) -> None:
         """The kernel said that it no longer has the inode: its handles are gone too."""
@@ -158,7 +165,7 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        fh = int.from_bytes(os.urandom(8), "little") >> 1
+        fh = next(number for number in self._numbers if number not in self.handles)
         handle = Handle(fh, node, self.content(node), self._slots.take())
         self._adopt(handle)
         self._slots.write_handle(handle)
@@ -167,10 +174,12 @@ class InodeTable:
 
     def settle(self) -> None:
         """The kernel has had the answers to all earlier OPENs. Called at the begin of each later request."""
+        if not self._unsettled:
+            return
         for handle in self._unsettled:
             if handle.fh in self.handles:
                 handle.settled = True
-                self._slots.write_handle(handle)
+                self._slots.write_settled(handle)
         self._unsettled.clear()
 
     def is_open(self, node: Node) -> bool:
@@ -193,7 +202,8 @@ class InodeTable:
         handle.node.handles.discard(fh)
         handle.content.needed -= 1
         self._drop(handle.node)
-        self._drop(handle.content)
+        if handle.content is not handle.node:
+            self._drop(handle.content)
 
     def held(self) -> set[tuple[SecretName, Version]]:
         """What the kernel may hold on to, or has open."""

@@ -51,6 +51,11 @@ class Node:
     handles: set[int] = field(default_factory=set)
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
+    @property
+    def superseded(self) -> bool:
+        """Whether another version, or none, has its name."""
+        return self.state is State.SUPERSEDED or self.state is State.NOTIFIED
+
     def properties(self) -> Properties:
         """What the table alone knows of the version."""
         return Properties(created=self.created, updated=self.updated)

@@ -141,10 +141,10 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def release(self, fh: FileHandleT) -> None:
-        self._table.settle()
         self._of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
+        self._table.settle()  # afterwards: what is gone need not be settled
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:

@@ -19,13 +19,12 @@ from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache, Entry
+    from keyvaultfs.cache.records import Record
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.inodes import InodeTable
     from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.rotation import Rotation
     from keyvaultfs.model import SecretName, SecretValue, Version
-
-_SUPERSEDED = frozenset({State.SUPERSEDED, State.NOTIFIED})
 
 
 class Resolver:
@@ -85,22 +84,18 @@ class Resolver:
 
     def lookup_now(self, name: SecretName, spelling: bytes) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
-        if name.key in self._rotation.old_answers:
-            return None
         node = self._table.told.get(name.key)
-        entry = None if node is None else self._fresh(node)
-        if (
-            node is None
-            or entry is None
-            or not self._is_current(node, entry)
-            or node.state is not State.CURRENT
-        ):
+        if node is None or node.state is not State.CURRENT or name.key in self._rotation.old_answers:
             return None
-        if node.updated != entry.properties.updated or node.shown != node.inode:
+        now = trio.current_time()
+        record = self._cache.fresh(name, now)
+        if record is None or record.properties is None or not self._is_current(node, record):
             return None
-        self._cache.hit(name)
+        if node.updated != record.properties.updated or node.shown != node.inode:
+            return None
+        self._cache.hit(record, now)
         self._table.tell(node, spelling)
-        return attributes.secret(self._look, node, node, entry_timeout=entry.expires - trio.current_time())
+        return attributes.secret(self._look, node, node, entry_timeout=self._cache.left(record, now))
 
     async def entry(self, name: SecretName, patience: float) -> Entry:
         """The current version of a name, as the cache has it or gets it.
@@ -133,7 +128,7 @@ class Resolver:
 
     def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
         """Attributes of an inode; never the network. A superseded one may switch to its name's current version."""
-        if node.state in _SUPERSEDED and not self._table.is_open(node):
+        if node.superseded and not self._table.is_open(node):
             entry = self._cache.peek(node.name)
             current = None if entry is None else self._known_node(entry)
             if current is not None:
@@ -146,10 +141,11 @@ class Resolver:
             return self._opened(node), True
         if node.state is not State.CURRENT:
             return None
-        entry = self._fresh(node)
-        if entry is None or not self._is_current(node, entry):
+        now = trio.current_time()
+        record = self._cache.fresh(node.name, now)
+        if record is None or not self._is_current(node, record):
             return None
-        self._cache.touch(node.name)
+        record.touch(now)
         return self._opened(node), True
 
     async def open(self, node: Node, patience: float) -> tuple[Handle, bool]:
@@ -162,7 +158,7 @@ class Resolver:
             pyfuse3.FUSEError: ESTALE when the name now stands for another inode: the kernel walks the path again.
         """
         self._cache.touch(node.name)
-        entry = self._fresh(node) or await self.entry(node.name, patience)
+        entry = await self.entry(node.name, patience)
         if node.state is State.CURRENT:
             if self._is_current(node, entry):
                 return self._opened(node), True
@@ -243,15 +239,10 @@ class Resolver:
         self._values[handle.fh] = self._cache.peek_value(handle.content.name, handle.content.version)
         return handle
 
-    def _fresh(self, node: Node) -> Entry | None:
-        entry = self._cache.peek(node.name)
-        fresh = entry is not None and not entry.stale and entry.expires > trio.current_time()
-        return entry if fresh else None
-
-    def _is_current(self, node: Node, entry: Entry) -> bool:
-        return node.version == entry.version and node.decoding is content.decoding(
-            entry.properties.tags, wanted=self._decode
-        )
+    def _is_current(self, node: Node, known: Entry | Record) -> bool:
+        if node.version != known.version or known.properties is None:
+            return False
+        return node.decoding is content.decoding(known.properties.tags, wanted=self._decode)
 
     def _known_node(self, entry: Entry) -> Node | None:
         how = content.decoding(entry.properties.tags, wanted=self._decode)

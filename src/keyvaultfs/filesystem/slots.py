@@ -13,7 +13,12 @@ from keyvaultfs.model import SecretName, Version
 
 # kind, state, decoding, length of name, lookups; inode, size, created, updated, shown; version; name
 _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
+_NODE_BODY = struct.Struct("<BBBIQQqqQ16s127s")  # the same without the kind
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")  # kind, settled; fh, inode, content
+_HANDLE_BODY = struct.Struct("<BxxxxxxQQQ")  # the same without the kind
+_SETTLED = 1  # where it stands
+_LOOKUPS = struct.Struct("<I")
+_LOOKUPS_AT = 4
 _SLOT = 256
 _FREE, _IS_NODE, _IS_HANDLE = 0, 1, 2
 _DECODINGS = tuple(Decoding)
@@ -82,8 +87,7 @@ class Slots:
         name = node.name.spelling.encode()
         created = _UNKNOWN_TIME if node.created is None else node.created
         updated = _UNKNOWN_TIME if node.updated is None else node.updated
-        record = _NODE.pack(
-            _IS_NODE,
+        body = _NODE_BODY.pack(
             node.state,
             _DECODINGS.index(node.decoding),
             len(name),
@@ -96,18 +100,29 @@ class Slots:
             bytes.fromhex(node.version),
             name,
         )
-        self._put(node.slot, record)
+        self._put(node.slot, _IS_NODE, body)
+
+    def write_lookups(self, node: Node) -> None:
+        """Write how many references the kernel has to an inode that was written before."""
+        _LOOKUPS.pack_into(self._map, node.slot * _SLOT + _LOOKUPS_AT, min(node.lookups, 0xFFFFFFFF))
 
     def write_handle(self, handle: Handle) -> None:
         """Write an open file into its slot."""
-        record = _HANDLE.pack(_IS_HANDLE, handle.settled, handle.fh, handle.node.inode, handle.content.inode)
-        self._put(handle.slot, record)
+        self._put(
+            handle.slot,
+            _IS_HANDLE,
+            _HANDLE_BODY.pack(handle.settled, handle.fh, handle.node.inode, handle.content.inode),
+        )
 
-    def _put(self, slot: int, record: bytes) -> None:
+    def write_settled(self, handle: Handle) -> None:
+        """Write that the kernel has had the answer which made a handle that was written before."""
+        self._map[handle.slot * _SLOT + _SETTLED] = 1
+
+    def _put(self, slot: int, kind: int, body: bytes) -> None:
         # The kind goes last: a record that was half written when the worker died is not read.
         start = slot * _SLOT
-        self._map[start + 1 : start + len(record)] = record[1:]
-        self._map[start] = record[0]
+        self._map[start + 1 : start + 1 + len(body)] = body
+        self._map[start] = kind
 
 
 def _node(slot: int, record: bytes) -> Node:
