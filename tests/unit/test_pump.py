@@ -79,7 +79,7 @@ async def test_what_is_there_is_read_without_a_round_but_not_for_ever() -> None:
         assert others == 0
         for _ in range(80):
             await readable.wait(reading)
-        assert others >= 2
+        assert others > 0
         nursery.cancel_scope.cancel()
     os.close(reading)
     os.close(writing)

@@ -24,6 +24,7 @@ class Listing:
         complete: whether that is all.
         failure: why it will never be complete.
         worth: how many pages it may have; with more it is given up.
+        shown: what of a whole one is shown, once somebody has asked.
     """
 
     def __init__(self, began: float, worth: float) -> None:
@@ -32,6 +33,7 @@ class Listing:
         self.given_up = False
         self.items: list[ListItem] = []
         self.positions: dict[str, int] = {}
+        self.shown: tuple[ListItem, ...] | None = None
         self.complete = False
         self.failure: Exception | None = None
         self._more = trio.Event()

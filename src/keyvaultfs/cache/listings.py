@@ -43,12 +43,14 @@ class Listings:
         self._epoch = 0
 
     async def stream(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
-        """See `Cache.listing`."""
+        """See `Cache.listing`. A listing that is still good comes as one page, which is the same object each time."""
         now = trio.current_time()
         limits = self._cache.limits
         old = self.last
         if old is not None and now - old.began < limits.list_ttl:
-            yield self._shown(old.items)
+            if old.shown is None:
+                old.shown = self._shown(old.items)
+            yield old.shown
             return
         if old is not None and now - old.began >= limits.list_ttl + limits.max_stale:
             old = None

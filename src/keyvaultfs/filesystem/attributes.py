@@ -31,17 +31,20 @@ class Appearance:
     started: int
 
 
-def base(look: Appearance, inode: int, mode: int, *, nlink: int = 1) -> pyfuse3.EntryAttributes:
+def base(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
     """Attributes that every inode has, with timeouts of zero."""
+    attributes = _owned(look, inode, mode)
+    attributes.entry_timeout = attributes.attr_timeout = 0
+    attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = look.started * 10**9
+    return attributes
+
+
+def _owned(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
+    """New ones, in which generation, link count and block size are as pyfuse3 makes them: 0, 1 and 4096."""
     attributes = pyfuse3.EntryAttributes()
     attributes.st_ino = inode
-    attributes.generation = 0
-    attributes.entry_timeout = attributes.attr_timeout = 0
     attributes.st_mode = mode
-    attributes.st_nlink = nlink
     attributes.st_uid, attributes.st_gid = look.uid, look.gid
-    attributes.st_blksize = 4096
-    attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = look.started * 10**9
     return attributes
 
 
@@ -57,8 +60,9 @@ def secret(
 ) -> pyfuse3.EntryAttributes:
     """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds."""
     superseded = node.superseded
-    # With a link count of 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2).
-    attributes = base(look, node.inode, stat.S_IFREG | look.mode, nlink=0 if superseded else 1)
+    attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
+    if superseded:  # with 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2)
+        attributes.st_nlink = 0
     attributes.entry_timeout = max(0.0, entry_timeout)
     attributes.attr_timeout = 0 if superseded else FOREVER
     attributes.st_size = content.size

@@ -12,13 +12,13 @@ import trio
 
 from keyvaultfs.errors import Unavailable
 from keyvaultfs.filesystem import attributes, control, names
-from keyvaultfs.filesystem.directory import OpenDirectory
+from keyvaultfs.filesystem.directory import Lines, OpenDirectory
 from keyvaultfs.filesystem.errno_map import bounded, handler
 from keyvaultfs.filesystem.nodes import FIRST_HASHED
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ReaddirToken, RequestContext
 
@@ -74,6 +74,7 @@ class Operations(pyfuse3.Operations):
         self._base_url = base_url
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]] = {}
+        self._lines = Lines(resolver.placeholder_number)
         self._texts: dict[int, bytes] = {}
         self._of_systemd: set[int] = set()
 
@@ -144,7 +145,8 @@ class Operations(pyfuse3.Operations):
         self._of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
-        self._table.settle()  # afterwards: what is gone need not be settled
+        # Afterwards: what is gone need not be settled.
+        self._table.settle()
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
@@ -245,7 +247,7 @@ class Operations(pyfuse3.Operations):
         self, inode: InodeT
     ) -> OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]:
         if inode == pyfuse3.ROOT_INODE:
-            return OpenDirectory(self._names(), lambda name: bool(self._resolver.waiting[name.key]))
+            return OpenDirectory(self._lines.of(self._cache.listing()), self._resolver.waiting)
         if inode == control.DIRECTORY:
             return tuple((name, self._control_attributes(number)) for name, number in control.ENTRIES.items())
         secret = self._control.secret_of(inode)
@@ -253,29 +255,22 @@ class Operations(pyfuse3.Operations):
             return ()  # versions/ itself: any name can be looked up there
         items = await self._cache.versions(secret)
         return tuple(
-            (item.version.encode(), self._resolver.placeholder(secret, item.version, pinned=True))
-            for item in items
+            (item.version.encode(), self._resolver.placeholder(secret, item.version)) for item in items
         )
-
-    async def _names(self) -> AsyncGenerator[tuple[SecretName, ...], None]:
-        async for page in self._cache.listing():
-            yield tuple(item.name for item in page)
 
     @bounded
     async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
-        first = position
-        while position == first or directory.ready(position):
-            name = await directory.at(position)
-            if name is None:
-                return
-            found, node = self._resolver.listed(name)
-            raw = name.spelling.encode()
-            if not pyfuse3.readdir_reply(token, raw, found, directory.cookie(position)):
+        line = await directory.at(position)
+        now = trio.current_time()
+        while line is not None:
+            found, node = self._resolver.listed(line, now)
+            if not pyfuse3.readdir_reply(token, line.raw, found, directory.cookie(position)):
                 return
             if node is not None:
                 self._table.looked_up(node)
             position += 1
+            line = directory.ready(position)
 
     def _node(self, inode: int) -> Node:
         node = self._table.nodes.get(inode)

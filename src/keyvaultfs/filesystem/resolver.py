@@ -18,9 +18,12 @@ from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
+    from pyfuse3 import InodeT
+
     from keyvaultfs.cache.cache import Cache, Entry
     from keyvaultfs.cache.records import Record
     from keyvaultfs.filesystem.attributes import Appearance
+    from keyvaultfs.filesystem.directory import Line
     from keyvaultfs.filesystem.inodes import InodeTable
     from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.rotation import Rotation
@@ -45,6 +48,7 @@ class Resolver:
         self.waiting: Counter[str] = Counter()
         """by folded name: look-ups that may wait for the network"""
         self._values: dict[int, SecretValue | None] = {}
+        self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
 
     async def lookup(self, name: SecretName, spelling: bytes, patience: float) -> pyfuse3.EntryAttributes:
         """What the kernel is told for a name; counts as a reference to the inode.
@@ -110,20 +114,31 @@ class Resolver:
             raise Unavailable("NotYetKnown")
         return known
 
-    def listed(self, name: SecretName) -> tuple[pyfuse3.EntryAttributes, Node | None]:
-        """What a listing says of a name: the inode that the kernel may hold, or a placeholder for the moment."""
-        node = self._table.told.get(name.key)
+    def listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | None]:
+        """What a listing says of a name: the inode that the kernel may hold, or a placeholder for the moment.
+
+        The attributes are to be used before the next call: there is one object for all placeholders.
+        """
+        node = self._table.told.get(line.name.key)
         if node is None:
-            return self.placeholder(name, ""), None
-        entry = self._cache.peek(name)
+            taken = line.placeholder in self._table.nodes  # since the line was made
+            number = self.placeholder_number(line.name) if taken else line.placeholder
+            self._placeholder.st_ino = number
+            return self._placeholder, None
         left = 0.0
-        if entry is not None and node.state is State.CURRENT and self._is_current(node, entry):
-            left = entry.expires - trio.current_time()
+        if node.state is State.CURRENT:
+            record = self._cache.fresh(line.name, now)
+            if record is not None and self._is_current(node, record):
+                left = self._cache.left(record, now)
         return attributes.secret(self._look, node, self._table.content(node), entry_timeout=left), node
 
-    def placeholder(self, name: SecretName, version: str, *, pinned: bool = False) -> pyfuse3.EntryAttributes:
+    def placeholder_number(self, name: SecretName) -> InodeT:
         """An inode for a listing only: the kernel asks again before it uses it."""
-        number = self._table.number(name, version, content.Decoding.RAW, pinned=pinned)
+        return self._table.number(name, "", content.Decoding.RAW)
+
+    def placeholder(self, name: SecretName, version: str) -> pyfuse3.EntryAttributes:
+        """The same for versions/NAME/VERSION."""
+        number = self._table.number(name, version, content.Decoding.RAW, pinned=True)
         return attributes.base(self._look, number, stat.S_IFREG | self._look.mode)
 
     def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
