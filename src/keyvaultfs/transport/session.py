@@ -101,7 +101,7 @@ class Transport:
         self._slots = trio.CapacityLimiter(min(max_requests, self.throttle.room))
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
-        self._session = connection.session(
+        self._client = connection.Client(
             context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy
         )
 
@@ -152,7 +152,7 @@ class Transport:
 
     def close(self) -> None:
         """Let idle connections go."""
-        self._session.close()
+        self._client.close()
 
     def _refuse_early(self) -> None:
         """Let nobody queue for what will not be sent.
@@ -233,12 +233,8 @@ class Transport:
         if token is not None:
             sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
         try:
-            with connection.current(attempt):
-                left = attempt.left()
-                with self._session.get(
-                    url, headers=sent, timeout=(left, left), stream=True, allow_redirects=False
-                ) as response:
-                    return _read(response)
+            with connection.current(attempt), self._client.get(url, sent, attempt.left()) as response:
+                return _read(response)
         except BadAnswer:
             raise
         except (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException) as exc:
