@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import os
 import time
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from keyvaultfs.cache import freshness
-from keyvaultfs.cache.flight import Flights
+from keyvaultfs.cache.fetches import ANSWERED_NO, NOBODY_ANSWERED, Fetches
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Limits, Verdict
 from keyvaultfs.cache.listings import Listings
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.cache.readahead import ReadAhead
 from keyvaultfs.cache.records import NEVER, Entry, Record, Rotated
 from keyvaultfs.cache.refresher import Refresher
-from keyvaultfs.errors import BadAnswer, NotFound, Refused, Unavailable
+from keyvaultfs.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     import random
@@ -33,9 +29,6 @@ if TYPE_CHECKING:
     from keyvaultfs.model import ListItem, Secret, SecretName, SecretValue, Version, VersionItem
 
 __all__ = ["Cache", "Entry", "Limits", "Rotated", "SecretSource"]
-
-_NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
-_ANSWERED_NO = (NotFound, Refused)
 
 
 class SecretSource(Protocol):
@@ -96,17 +89,10 @@ class Cache:
         self.outage = Outage(causes)
         self.records: dict[str, Record] = {}
         self.listings = Listings(self, source, matches)
-        self._source = source
+        self.fetches = Fetches(self, source, concurrency)
         self._matches = matches
-        self._flights: Flights[Entry] = Flights()
-        self._value_flights: Flights[SecretValue] = Flights()
-        self._version_flights: Flights[tuple[VersionItem, ...]] = Flights()
         self._read_ahead = ReadAhead()
-        self._background = trio.CapacityLimiter(concurrency)
-        self._soon: set[str] = set()
-        self._epoch = 0
-        self._salt = os.urandom(16)
-        self._shift = monotonic() - trio.current_time()
+        self.shift = monotonic() - trio.current_time()
         self._nursery: trio.Nursery | None = None
         self._send, self.rotated = trio.open_memory_channel[Rotated](math.inf)
         self.refresher = Refresher(
@@ -141,7 +127,7 @@ class Cache:
         record.touch(now)
         state = record.state(now, self.limits)
         remembered = record.verdict if now < record.verdict_until else None
-        if isinstance(remembered, _ANSWERED_NO):
+        if isinstance(remembered, ANSWERED_NO):
             raise copy.copy(remembered) from None
         if state is Verdict.FRESH:
             self.metrics.hits += 1
@@ -151,9 +137,9 @@ class Cache:
             return self._stale_or(record, remembered)
         self.metrics.misses += 1
         in_outage = state is Verdict.STALE and bool(self.outage)
-        if in_outage and self._flights:  # one request at a time finds out whether anybody answers again
+        if in_outage and self.fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
-        flight = self._flights.start(name.key, partial(self._fetch, record), self.home())
+        flight = self.fetches.start(record)
         if in_outage:
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead(record, missed=True)
@@ -161,7 +147,7 @@ class Cache:
         if flight.result is not None:
             return flight.result
         failure = flight.failure or Unavailable("Interrupted")
-        if isinstance(failure, _NOBODY_ANSWERED):
+        if isinstance(failure, NOBODY_ANSWERED):
             return self._stale_or(record, failure)
         raise copy.copy(failure) from None
 
@@ -206,8 +192,7 @@ class Cache:
         kept = self.store.get(name, version)
         if kept is not None:
             return kept
-        call = partial(self._fetch_version, name, version)
-        return await self._value_flights.join((name.key, version), call, self.home())
+        return await self.fetches.value(name, version)
 
     def peek_value(self, name: SecretName, version: Version) -> SecretValue | None:
         """As `value`, and None where that would wait."""
@@ -217,7 +202,7 @@ class Cache:
         """All versions of a secret, asked of the vault each time."""
         if not self._matches(name):
             raise NotFound("NotShown")
-        return await self._version_flights.join(name.key, partial(self._fetch_versions, name), self.home())
+        return await self.fetches.versions(name)
 
     async def listing(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """All names, page by page while they come.
@@ -235,7 +220,7 @@ class Cache:
         known = [record for record in self.records.values() if record.version is not None]
         for record in self.records.values():
             record.checked, record.verdict, record.verdict_until = NEVER, None, NEVER
-        self._epoch += 1
+        self.fetches.distrust()
         return {"values": self.store.clear(), "names": len(known), "listings": self.listings.forget()}
 
     def expire(self) -> None:
@@ -245,9 +230,9 @@ class Cache:
             record.verdict_until = NEVER
             if record.version is not None:
                 record.checked = min(record.checked, ended)
-                self.store.check(record.name, record.version, record.checked + self._shift)
+                self.store.check(record.name, record.version, record.checked + self.shift)
         self.listings.expire()
-        self._epoch += 1
+        self.fetches.distrust()
 
     def snapshot(self) -> dict[str, object]:
         """For the file ``status``; never a value."""
@@ -269,22 +254,11 @@ class Cache:
             "outage": bool(self.outage),
         }
 
-    # What the refresher needs.
+    # What the parts need.
 
     def record(self, name: SecretName) -> Record:
         """What is known of a name, perhaps nothing."""
         return self.records.setdefault(name.key, Record(name))
-
-    def fetch_soon(self, record: Record) -> None:
-        """Fetch it in the background, when there is room."""
-        key = record.name.key
-        if not self.is_fetching(key):
-            self._soon.add(key)
-            self.home().start_soon(self._fetch_in_background, record)
-
-    def is_fetching(self, key: str) -> bool:
-        """Whether a fetch for this folded name is under way or queued."""
-        return key in self._soon or key in self._flights
 
     def home(self) -> trio.Nursery:
         """Where fetches run, whoever wants them."""
@@ -295,84 +269,11 @@ class Cache:
         """Tell who holds on to a name's inode that it stands for something else."""
         self._send.send_nowait(Rotated(record.name, record.version, new))
 
-    # Fetching.
-
-    async def _fetch_in_background(self, record: Record) -> None:
-        key = record.name.key
-        async with self._background:
-            if key in self._soon:  # else a reader was faster
-                flight = self._flights.start(key, partial(self._fetch, record), self.home())
-                await flight.landed.wait()
-
-    async def _fetch(self, record: Record) -> Entry:
-        sent, epoch = trio.current_time(), self._epoch
-        self.metrics.gets += 1
-        self._soon.discard(record.name.key)
-        try:
-            with trio.fail_after(self.limits.timeout):
-                secret = await self._source.get(record.name)
-            self._keep(record, secret, sent if epoch == self._epoch else NEVER)
-        except _ANSWERED_NO as exc:
-            self._answered_no(record, exc)
-            raise
-        except _NOBODY_ANSWERED as exc:
-            record.verdict, record.verdict_until = exc, trio.current_time() + FAILURE_SECONDS
-            self.outage.failed(str(record.name), exc, sent)
-            raise
-        return record.entry(trio.current_time(), self.limits, retry=FAILURE_SECONDS)
-
-    def _keep(self, record: Record, secret: Secret, sent: float) -> None:
-        digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
-        if record.version == secret.version and record.digest and record.digest != digest:
-            raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
-        racy = freshness.racy(secret)
-        if record.version != secret.version:
-            self.announce(record, secret.version)
-            self.metrics.rotations += record.version is not None
-        record.name, record.version, record.properties = secret.name, secret.version, secret.properties
-        record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
-        record.verdict, record.verdict_until, record.hot = None, NEVER, False
-        checked = sent + self._shift
-        self.store.put(
-            secret.name, secret.version, secret.value, secret.properties, racy=racy, checked=checked
-        )
-        self.metrics.evictions = self.store.evicted
-        self.outage.answered(str(record.name), trio.current_time())
-
-    def _answered_no(self, record: Record, exc: Exception) -> None:
-        now = trio.current_time()
-        if record.version is not None:
-            self.metrics.rotations += 1
-        self.announce(record)
-        if record.version is not None:
-            self.store.drop(record.name, record.version)
-        record.version, record.properties, record.digest, record.hot = None, None, b"", False
-        record.verdict, record.verdict_until = exc, now + self.limits.negative_ttl
-        self.outage.refused(str(record.name), exc, now)
-
-    async def _fetch_version(self, name: SecretName, version: Version) -> SecretValue:
-        self.metrics.version_gets += 1
-        with trio.fail_after(self.limits.timeout):
-            secret = await self._source.get_version(name, version)
-        record = self.records.get(name.key)
-        current = record is not None and record.version == version
-        if record is not None and current:
-            digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
-            if record.digest and digest != record.digest:
-                raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
-        checked = record.checked + self._shift if record is not None and current else NEVER
-        self.store.put(name, version, secret.value, secret.properties, racy=True, checked=checked)
-        return secret.value
-
-    async def _fetch_versions(self, name: SecretName) -> tuple[VersionItem, ...]:
-        with trio.fail_after(self.limits.timeout):
-            return await self._source.versions(name)
-
     def checked(self, record: Record, sent: float) -> None:
         """The listing shows that a record is still right."""
         record.checked, record.hot = max(record.checked, sent), False
         if record.version is not None:
-            self.store.check(record.name, record.version, record.checked + self._shift)
+            self.store.check(record.name, record.version, record.checked + self.shift)
 
     def _stale_or(self, record: Record, failure: Exception) -> Entry:
         now = trio.current_time()
@@ -393,12 +294,12 @@ class Cache:
             ahead = self.record(item.name)
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
             if self._matches(item.name) and item.properties.enabled and not known:
-                self.fetch_soon(ahead)
+                self.fetches.soon(ahead)
 
     def _load(self) -> None:
         for stored in self.store:
             record = self.record(stored.name)
-            checked = stored.checked - self._shift
+            checked = stored.checked - self.shift
             if checked > record.checked:
                 record.name, record.version, record.properties = (
                     stored.name,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache import freshness
+from keyvaultfs.cache.fetches import NOBODY_ANSWERED
 from keyvaultfs.cache.freshness import FAILURE_SECONDS
 from keyvaultfs.cache.listing import Listing
 from keyvaultfs.errors import BadAnswer, Refused, Unavailable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from keyvaultfs.cache.cache import Cache, SecretSource
     from keyvaultfs.model import ListItem, SecretName
-
-_NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
 
 
 class Listings:
@@ -64,7 +63,7 @@ class Listings:
                     given.update(item.name.key for item in page)
                     yield self._shown(page)
                 return
-        except _NOBODY_ANSWERED:
+        except NOBODY_ANSWERED:
             if old is None:
                 raise
         assert old is not None
@@ -127,7 +126,7 @@ class Listings:
                 cache.refresher.listed_all(reading)
             return
         failure = reading.failure or Unavailable("Interrupted")
-        if isinstance(failure, _NOBODY_ANSWERED):
+        if isinstance(failure, NOBODY_ANSWERED):
             cache.outage.failed("the listing", failure, reading.began)
             self.verdict = (failure, now + FAILURE_SECONDS)
         else:

@@ -57,7 +57,7 @@ class Refresher:
     async def run(self) -> None:
         """Look again and again at what is due. Runs until cancelled."""
         for name in self._prefetch_names:
-            self._cache.fetch_soon(self._cache.record(name))
+            self._cache.fetches.soon(self._cache.record(name))
         ticks = 0
         while True:
             self._refresh(trio.current_time())
@@ -83,12 +83,12 @@ class Refresher:
             first_seen = not record.outdated
             record.outdated = True
             if wanted:
-                cache.fetch_soon(record)
+                cache.fetches.soon(record)
             elif first_seen:
                 # Whoever holds on to it needs no value now: the next look-up fetches it.
                 cache.announce(record)
         elif record.racy and (wanted or record.name.key in self._held_names()):
-            cache.fetch_soon(record)
+            cache.fetches.soon(record)
         elif not record.racy:
             cache.checked(record, sent)
 
@@ -103,7 +103,7 @@ class Refresher:
             if record.version is None or key in listing.positions or record.checked >= listing.began:
                 continue
             if record.hot or key in held or self._prefetch(record.name):
-                self._cache.fetch_soon(record)
+                self._cache.fetches.soon(record)
             else:
                 record.outdated = True
 
@@ -140,7 +140,7 @@ class Refresher:
                 self._released.add(record.name.key)
                 self._let_go(record.name)
                 continue
-            cache.fetch_soon(record)
+            cache.fetches.soon(record)
 
     def _due(self, now: float, horizon: float) -> list[Record]:
         """What must be checked now so that it is not older than `ttl` when it is."""
@@ -181,7 +181,7 @@ class Refresher:
 
     def _fetch_unless_refused(self, record: Record, now: float) -> None:
         if now >= record.verdict_until:
-            self._cache.fetch_soon(record)
+            self._cache.fetches.soon(record)
 
     def _held_names(self) -> dict[str, SecretName]:
         return {name.key: name for name, _ in self._held()}
@@ -193,7 +193,7 @@ class Refresher:
         names = {key for key, _ in held}
         for key, record in tuple(cache.records.items()):
             gone = record.state(now, cache.limits) is Verdict.GONE
-            if gone and key not in names and now >= record.verdict_until and not cache.is_fetching(key):
+            if gone and key not in names and now >= record.verdict_until and key not in cache.fetches:
                 if record.version is not None:
                     cache.store.drop(record.name, record.version)
                 del cache.records[key]
