@@ -159,11 +159,9 @@ class Mount:
 
     def log(self) -> str:
         """All that it has logged."""
-        position = self._log.tell()
-        self._log.seek(0)
-        text = self._log.read().decode(errors="backslashreplace")
-        self._log.seek(position)
-        return text
+        # Not by seek and read: the mount writes at the same offset.
+        fd = self._log.fileno()
+        return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="backslashreplace")
 
     def status(self) -> dict[str, Any]:
         """The file ``status``."""
