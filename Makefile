@@ -77,7 +77,8 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 	@echo "making $(DEBIAN_VENV) over the system's packages"
 	@[ -x $(DEBIAN_PYTHON) ] || /usr/bin/python3 -m venv --system-site-packages $(DEBIAN_VENV)
 	@$(DEBIAN_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]' 'hypothesis>=6.80' 'pytest>=8' \
-	  'docutils>=0.19' 'hatchling>=1.12' 'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8'
+	  'docutils>=0.19' 'hatchling>=1.12' 'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8' \
+	  'shtab>=1.13,<1.14'
 	@$(DEBIAN_PYTHON) -c 'import pyfuse3, trio, requests; assert all("dist-packages" in m.__file__ for m in (pyfuse3, trio, requests))'
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Hatch's hook: man pages and completion are made before the wheel is, from the code that goes into it."""
+"""Hatch's hook: the man pages are made before the wheel is, from the code that goes into it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MADE = ".build/wheel"
-"""Where ``shared-data`` of pyproject.toml expects them."""
+"""Where ``shared-data`` of pyproject.toml expects what is made; completion is committed."""
 
 
 class Hook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling 1.12 has no argument for it
-    """Runs the two programs beside this one."""
+    """Runs the program that makes them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
         """Before the wheel is built, be it ``standard`` or ``editable``."""
         root = Path(self.root)
-        for what in ("man", "completion"):
-            # In processes of their own: what they import is this tree's, whatever the builder has installed.
-            subprocess.run(  # noqa: S603 - programs of this tree
-                [sys.executable, root / "packaging" / what / "build.py", root / MADE / what], check=True
-            )
+        # In a process of its own: what it imports is this tree's, whatever the builder has installed.
+        subprocess.run(  # noqa: S603 - a program of this tree
+            [sys.executable, root / "packaging/man/build.py", root / MADE / "man"], check=True
+        )

@@ -1,299 +1,175 @@
-"""Completion for bash, zsh and fish, from the parser of the command line and the table of options.
+"""Completion for bash, zsh and fish: shtab makes it from the parser; what shtab lacks is here.
 
-python packaging/completion/build.py FOLDER
+python packaging/completion/build.py [FOLDER]
+
+What it makes is committed beside it: a build has no shtab that knows all three shells.
 """
 
 from __future__ import annotations
 
-import argparse
+import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import shtab
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parents[1] / "src"
+sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-KINDS = {
-    "OPTION[,OPTION…]": "options",
-    "MOUNTPOINT": "directory",
-    "FILE": "file",
-    "FILE|DIR": "file",
-    "USER": "user",
-    "GROUP": "group",
+from keyvaultfs.cli.main import parser as command_line  # noqa: E402 - of this tree, whatever is installed
+from keyvaultfs.options import OPTIONS, Option, described  # noqa: E402
+
+if TYPE_CHECKING:
+    import argparse
+
+LIST = "OPTION[,OPTION…]"
+COMPLETE = {
+    LIST: {
+        "bash": "_keyvaultfs_options",
+        "zsh": "_keyvaultfs_options",
+        "fish": "(_keyvaultfs_options)",
+    },
+    "MOUNTPOINT": shtab.DIRECTORY,
+    "FILE": shtab.FILE,
+    "FILE|DIR": shtab.FILE,
 }
-"""What completes a value, by the metavariable that ``--help`` shows; nothing completes others."""
+"""What completes an argument, by the metavariable that ``--help`` shows."""
+NOTHING = {"zsh": "()"}
+"""For all others. Without an action zsh shows a message, and after one it inserts no option's name."""
 
-WORDS = {"auth": ("imds", "azure-identity")}
-"""Options of a few words; their parsers know them, but cannot be asked."""
+SHOWN = [option for option in OPTIONS if not option.hidden]
+VALUES = {
+    "FILE": ("-f", "_files", '(__fish_complete_path "$last")'),
+    "USER": ("-u", "_users", "(__fish_complete_users)"),
+    "GROUP": ("-g", "_groups", "(__fish_complete_groups)"),
+    "HOW": ("-W 'imds azure-identity'", "(imds azure-identity)", "azure-identity imds"),
+}
+"""What completes a value behind ``-o``, by its metavariable: arguments of compgen, an action, words of fish."""
 
+BASH = """\
+_keyvaultfs_options() {
+  local last=${1##*[,=]}
+  local head=${1%"$last"}
+  case ,${head//-/_} in
+@CASES@
+    *=) return ;;
+    *) set -- -W @NAMES@ ;;
+  esac
+  compgen -P "$head" "$@" -- "$last"
+}
 
-@dataclass(frozen=True)
-class Value:
-    """An argument, be it of a flag, of ``-o name=`` or of a command: its metavariable and what completes it."""
-
-    metavar: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Named:
-    """A flag by all its names, or a name of ``-o``; `value` is None when it takes none."""
-
-    names: tuple[str, ...]
-    help: str
-    value: Value | None
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the command line."""
-
-    name: str
-    help: str
-    flags: tuple[Named, ...]
-    positionals: tuple[Value, ...]
-
-
-def commands() -> tuple[Command, ...]:
-    """All commands; the first one, without a name, is the program itself."""
-    if str(SOURCE) not in sys.path:
-        sys.path.insert(0, str(SOURCE))
-    from keyvaultfs.cli.main import parser
-
-    whole = parser()
-    found = [_command("", "", whole)]
-    for action in whole._actions:  # noqa: SLF001 - argparse has no other way, and shtab goes this one as well
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            helps = {one.dest: one.help or "" for one in action._choices_actions}  # noqa: SLF001
-            found += [_command(name, helps[name], sub) for name, sub in action.choices.items()]
-    return tuple(found)
-
-
-def _command(name: str, words: str, parser: argparse.ArgumentParser) -> Command:
-    flags, positionals = [], []
-    for action in parser._actions:  # noqa: SLF001
-        if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
-            continue
-        metavar = str(action.metavar or action.dest.upper())
-        value = Value(metavar, KINDS.get(metavar, ""))
-        if action.option_strings:
-            shown = (action.help or "") % {"default": action.default}
-            if value.kind == "options":  # its help is "see below", and there is nothing below here
-                shown = "options, with commas between them"
-            flags.append(Named(tuple(action.option_strings), shown, None if action.nargs == 0 else value))
-        else:
-            positionals.append(value)
-    return Command(name, words, tuple(flags), tuple(positionals))
-
-
-def options() -> tuple[Named, ...]:
-    """What stands behind ``-o``."""
-    if str(SOURCE) not in sys.path:
-        sys.path.insert(0, str(SOURCE))
-    from keyvaultfs.options import OPTIONS, described
-
-    found = []
-    for option in OPTIONS:
-        if not option.hidden:
-            kind = "words" if option.name in WORDS else KINDS.get(option.unit, "")
-            value = Value(option.unit, kind) if option.unit else None
-            found.append(Named((option.name,), described(option), value))
-    return tuple(found)
-
-
-def quoted(text: str) -> str:
-    """For a shell, in single quotes; fish takes the backslash, as all three do outside of the quotes."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-# --- bash ------------------------------------------------------------------------------------------------
+# bash cuts words at the = of an option and at the : of a URL, and shtab counts them.
+_keyvaultfs() {
+  local IFS=$' \\t\\n' line=${COMP_LINE:0:COMP_POINT}
+  local -a COMP_WORDS
+  read -ra COMP_WORDS <<<"$line"
+  [[ $line == *[[:space:]] ]] && COMP_WORDS+=('')
+  local COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+  ((COMP_CWORD > 0)) || return  # shtab counts up to it from 1
+  local word=${COMP_WORDS[-1]}
+  _shtab_keyvaultfs
+  # bash replaces what stands behind the cut alone.
+  COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*[$COMP_WORDBREAKS]}"}"}")
+  # What shtab calls for a value runs in a subshell, and cannot say these.
+  local head=${word%"${word##*[,=]}"}
+  case ,${head//-/_} in @FILES@) compopt -o filenames ;; esac
+  [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+  return 0
+}
+"""
+ZSH = """\
+_keyvaultfs_options() {
+  _values -s , -S = option \\
+@NAMES@
+}
+"""
+FISH = """\
+function _keyvaultfs_options
+  set -l last (string replace -r '.*[,=]' '' -- (commandline -ct))
+  set -l head (string replace -r '[^,=]*$' '' -- (commandline -ct))
+  set -l found
+  switch ,(string replace -a - _ -- $head)
+@CASES@
+    case '*='
+    case '*'
+      set found \\
+@NAMES@
+  end
+  string join -- \\n $head$found
+end
+"""
 
 
 def bash() -> str:
-    """The script for bash."""
-    flags, wanting, positionals = [], [], []
-    for command in commands():
-        names = " ".join(name for flag in command.flags for name in flag.names)
-        flags.append(f"            {quoted(command.name)}) choices={quoted(names)} ;;")
-        wanting += [
-            f"            {quoted(f'{command.name} {name}')}) wanted={flag.value.kind or 'nothing'} ;;"
-            for flag in command.flags
-            if flag.value is not None
-            for name in flag.names
-        ]
-        positionals += [
-            f"            {quoted(f'{command.name} {number}')}) wanted={value.kind or 'nothing'} ;;"
-            for number, value in enumerate(command.positionals)
-        ]
-    values = [
-        f"        {name}) wanted={'words' if option.value.kind == 'words' else option.value.kind}"
-        + (f" choices={quoted(' '.join(WORDS[name]))}" if option.value.kind == "words" else "")
-        + " ;;"
-        for option in options()
-        for name in option.names
-        if option.value is not None and option.value.kind
-    ]
-    names = " ".join(name + ("=" if option.value else "") for option in options() for name in option.names)
-    return _filled(
-        "keyvaultfs.bash",
-        COMMANDS=quoted(" ".join(command.name for command in commands() if command.name)),
-        FLAGS="\n".join(flags),
-        WANTING="\n".join(wanting),
-        POSITIONALS="\n".join(positionals),
-        OPTIONS=quoted(names),
-        VALUES="\n".join(values),
-    )
-
-
-# --- zsh -------------------------------------------------------------------------------------------------
-
-_ZSH_ACTIONS = {
-    "options": "_keyvaultfs_options",
-    "directory": "_directories",
-    "file": "_files",
-    "user": "_users",
-    "group": "_groups",
-    "": "",
-}
-
-
-def _zsh_words(text: str) -> str:
-    """A description inside brackets, or before a colon."""
-    for letter in "\\[]:":
-        text = text.replace(letter, "\\" + letter)
-    return text
-
-
-def _zsh_value(value: Value, name: str = "") -> str:
-    action = f"({' '.join(WORDS[name])})" if value.kind == "words" else _ZSH_ACTIONS[value.kind]
-    # Not nothing: _arguments would say a message, and after one zsh inserts no option's name.
-    return f":{_zsh_words(value.metavar)}:{action or '()'}"
-
-
-def _zsh_flag(flag: Named) -> str:
-    rest = f"[{_zsh_words(flag.help)}]" + (_zsh_value(flag.value) if flag.value else "")
-    if flag.value:  # may come again, as -o does
-        return " ".join(quoted(f"*{name}{rest}") for name in flag.names)
-    excluded = f"({' '.join(flag.names)})"
-    return " ".join(quoted(f"{excluded}{name}{rest}") for name in flag.names)
+    """The list behind ``-o``, and words as the shell counts them."""
+    cases = [f"    {'|'.join(heads(unit))}) set -- {VALUES[unit][0]} ;;" for unit in VALUES]
+    offered = " ".join(option.name + ("=" if option.unit else "") for option in SHOWN)
+    return filled(BASH, CASES="\n".join(cases), NAMES=quote(offered), FILES="|".join(heads("FILE")))
 
 
 def zsh() -> str:
-    """The script for zsh."""
-    whole, *named = commands()
-    cases = []
-    for command in named:
-        words = [_zsh_flag(flag) for flag in command.flags]
-        words += [
-            quoted(f"{number}{_zsh_value(value)}")
-            for number, value in enumerate(command.positionals, start=1)
-        ]
-        lines = " \\\n                ".join(words)
-        cases.append(
-            f"        {command.name})\n            _arguments \\\n                {lines}\n            ;;"
-        )
-    return _filled(
-        "keyvaultfs.zsh",
-        COMMANDS="\n".join(
-            f"            {quoted(f'{command.name}:{_zsh_words(command.help)}')}" for command in named
-        ),
-        FLAGS="\n".join(f"        {_zsh_flag(flag)} \\" for flag in whole.flags),
-        CASES="\n".join(cases),
-        OPTIONS=" \\\n".join(
-            "        "
-            + quoted(
-                f"{name}[{_zsh_words(option.help)}]"
-                + (_zsh_value(option.value, name) if option.value else "")
-            )
-            for option in options()
-            for name in option.names
-        ),
-    )
+    """The list behind ``-o``."""
+    return filled(ZSH, NAMES=" \\\n".join(f"    {quote(zsh_value(option))}" for option in SHOWN))
 
 
-# --- fish ------------------------------------------------------------------------------------------------
-
-_FISH_ACTIONS = {
-    "options": "-x -a '(__keyvaultfs_options)'",
-    "directory": "-x -a '(__fish_complete_directories)'",
-    "file": "-r -F",
-    "user": "-x -a '(__fish_complete_users)'",
-    "group": "-x -a '(__fish_complete_groups)'",
-    "": "-x",
-}
+def zsh_value(option: Option) -> str:
+    """An option as _values wants it."""
+    words = re.sub(r"([][:\\])", r"\\\1", described(option))
+    action = VALUES[option.unit][1] if option.unit in VALUES else "()"
+    return f"{option.name}[{words}]" + (f":{option.unit}:{action}" if option.unit else "")
 
 
 def fish() -> str:
-    """The script for fish."""
-    lines = []
-    for command in commands():
-        seen = f"__fish_seen_subcommand_from {command.name}" if command.name else "__fish_use_subcommand"
-        begin = f"complete -c keyvaultfs -n {quoted(seen)}"
-        if command.name:
-            lines.append(
-                f"complete -c keyvaultfs -n __fish_use_subcommand -a {command.name} -d {quoted(command.help)}"
-            )
-        for flag in command.flags:
-            names = " ".join(
-                f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in flag.names
-            )
-            action = f" {_FISH_ACTIONS[flag.value.kind]}" if flag.value else ""
-            lines.append(f"{begin} {names}{action} -d {quoted(flag.help)}")
-        kinds = {value.kind for value in command.positionals if value.kind}
-        lines += [f"{begin} {_FISH_ACTIONS[kind]}" for kind in sorted(kinds)]
-    texts = []
-    for option in options():
-        name = option.names[0] + ("=" if option.value else "")
-        texts.append(f"            {quoted(name)}\\t{quoted(option.help)}")
-    cases = [_fish_case(option) for option in options() if option.value and option.value.kind]
-    return _filled(
-        "keyvaultfs.fish", OPTIONS=" \\\n".join(texts), VALUES="\n".join(cases), LINES="\n".join(lines)
-    )
+    """The list behind ``-o``."""
+    cases = [
+        f"    case {' '.join(map(quote, heads(unit)))}\n      set found {VALUES[unit][2]}" for unit in VALUES
+    ]
+    offered = [
+        f"        {quote(option.name + ('=' if option.unit else ''))}\\t{quote(described(option))}"
+        for option in SHOWN
+    ]
+    return filled(FISH, CASES="\n".join(cases), NAMES=" \\\n".join(offered))
 
 
-def _fish_case(option: Named) -> str:
-    name = option.names[0]
-    kind = option.value.kind if option.value else ""
-    actions = {
-        "user": ["(__fish_complete_users)"],
-        "group": ["(__fish_complete_groups)"],
-        "file": ['(__fish_complete_path "$value")'],
-        "words": WORDS.get(name, ()),
-    }[kind]
-    words = " ".join(f'"$head$name="{action}' for action in actions)
-    return f"            case {name}\n                printf '%s\\n' {words}"
+def heads(unit: str) -> list[str]:
+    """Patterns of what stands before a value that is a `unit`."""
+    return [f"*,{option.name}=" for option in SHOWN if option.unit == unit]
 
 
-# ---------------------------------------------------------------------------------------------------------
-
-
-def _filled(name: str, **parts: str) -> str:
-    """A script's frame beside this file, with each ``@PART@`` in its place."""
-    text = (HERE / f"{name}.in").read_text(encoding="utf-8")
+def filled(text: str, **parts: str) -> str:
+    """With each ``@PART@`` in its place."""
     for part, filling in parts.items():
-        if text.count(f"@{part}@") != 1:
-            raise ValueError(f"{name}.in: one @{part}@ is wanted")
         text = text.replace(f"@{part}@", filling)
     return text
 
 
-SCRIPTS: dict[str, Callable[[], str]] = {"keyvaultfs.bash": bash, "_keyvaultfs": zsh, "keyvaultfs.fish": fish}
+def completed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser, and those of its commands, with what shtab asks of their arguments."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way, and shtab goes this one as well
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                completed(command)
+        elif action.nargs != 0:
+            action.complete = COMPLETE.get(str(action.metavar), NOTHING)  # type: ignore[attr-defined]
+        if action.metavar == LIST:  # its help is "see below", and there is nothing below here
+            action.help = "options, with commas between them"
+    return parser
+
+
+SCRIPTS = {"bash": ("keyvaultfs.bash", bash), "zsh": ("_keyvaultfs", zsh), "fish": ("keyvaultfs.fish", fish)}
 """By the names that zsh and fish look for; bash's loses its suffix where it is installed."""
 
 
-def build(folder: Path) -> dict[str, Path]:
-    """Write all scripts; returns where each one is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for name, script in SCRIPTS.items():
-        found[name] = folder / name
-        found[name].write_text(script(), encoding="utf-8")
-    return found
+def build(folder: Path) -> None:
+    """Write all scripts."""
+    parser = completed(command_line())
+    for shell, (name, preamble) in SCRIPTS.items():
+        script = shtab.complete(parser, shell, preamble=preamble())
+        script = script.replace("-F _shtab_keyvaultfs keyvaultfs", "-F _keyvaultfs keyvaultfs")  # bash's
+        (folder / name).write_text(script.rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    build(Path(sys.argv[1]) if sys.argv[1:] else HERE)
