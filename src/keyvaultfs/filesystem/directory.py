@@ -10,7 +10,7 @@ import trio
 from keyvaultfs.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Container
+    from collections.abc import AsyncGenerator, Callable, Collection
 
     from pyfuse3 import InodeT
 
@@ -74,7 +74,7 @@ class OpenDirectory:
             the whole listing wait for them (DESIGN §3).
     """
 
-    def __init__(self, pages: AsyncGenerator[tuple[Line, ...], None], waiting: Container[str]) -> None:
+    def __init__(self, pages: AsyncGenerator[tuple[Line, ...], None], waiting: Collection[str]) -> None:
         self._pages = pages
         self._waiting = waiting
         self._lines: list[Line] = []
@@ -110,7 +110,7 @@ class OpenDirectory:
         if position >= len(self._lines):
             return None
         line = self._lines[position]
-        return None if line.name.key in self._waiting else line
+        return None if self._waiting and line.name.key in self._waiting else line
 
     def cookie(self, position: int) -> int:
         """What the kernel says to go on behind the name at a position."""
@@ -136,8 +136,11 @@ class OpenDirectory:
                 # A generator that was left with an exception says "end" from then on: no end of a listing.
                 self._broken = True
                 raise
-            self._later += [line for line in page if line.name.key in self._waiting]
-            self._lines += [line for line in page if line.name.key not in self._waiting]
+            if self._waiting:
+                self._later += [line for line in page if line.name.key in self._waiting]
+                self._lines += [line for line in page if line.name.key not in self._waiting]
+            else:
+                self._lines += page
             return True
 
 
