@@ -1,18 +1,10 @@
-<<<<<<< HEAD
-# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man completion: what the wheel brings.
+# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man: the pages that the wheel brings.
+# make completion: the scripts in packaging/completion, to be committed.
 # make rpm-check: the spec builds, rpmlint finds nothing wrong, and the .rpm has what the .deb has.
 
 PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
 MAN ?= .build/man
 RPM_TOOLS := rpm rpmlint
-COMPLETION ?= .build/completion
-=======
-# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man: the pages that the wheel brings.
-# make completion: the scripts in packaging/completion, to be committed.
-
-PACKAGE_TOOLS := build-essential debhelper dh-python fakeroot lintian pybuild-plugin-pyproject python3-all python3-docutils python3-hatchling
-MAN ?= .build/man
->>>>>>> 01ab524 (completion: shtab makes it; what it makes is committed)
 
 .PHONY: package rpm-check man completion
 
