@@ -31,8 +31,8 @@ COLD = f"{OURS}, cold"
 ONE_BY_ONE = "one GET after another"
 _LATENCY_MS = 20
 WHY_LS = (
-    "compare the pyfuse3 floor with bindfs: pyfuse3 has READDIRPLUS alone, so each name costs its attributes "
-    "made in Python and, in the kernel, a dentry and an inode"
+    "compare the pyfuse3 floor with bindfs: pyfuse3 has READDIRPLUS alone, for which the kernel makes a dentry and an "
+    "inode of each name, and it cannot let the kernel keep a listing (FOPEN_CACHE_DIR)"
 )
 ABOUT = """
 `ls`, `ls -l`, `ls --color=always` and `find`, each as a process with its output thrown away. Cold is the first
