@@ -34,15 +34,18 @@ machine where it has run for a minute; its first read after mounting, which need
 The two `curl`s are those of Microsoft's tutorial (a token, then the secret) in one `sh`; the single GET is the
 least that a client built on requests can do; the SDK's are `azure-identity` and `azure-keyvault-secrets`.
 Latency is waited for once in each answer, whoever asks; a timer takes longer than it is set to, so overhead is
-what a read takes beyond the time from the request's arrival to its answer in the vault's own log. Round trip is distance (`relay.py`): who connects anew
-pays it for the connection and for TLS too, as on a network.
+what a read takes beyond the time from the request's arrival to its answer in the vault's own log. Round trip is
+distance (`relay.py`): who connects anew pays it for the connection and for TLS too, as on a network.
 """
 
 
-def _measure(
+def _measure(  # noqa: PLR0917 - all of them different
     vault: VaultProcess, case: Case, reader: Reader, jobs: dict[str, dict[str, Any]], rounds: int, trip: float
 ) -> int:
-    """Each competitor in turn reads a name of its own; returns the most requests that one of our reads took."""
+    """Each competitor in turn reads a name of its own; returns the most requests that one of our reads took.
+
+    A round trip is of `trip` seconds.
+    """
     names = vault.made_up(1000, size=32, updated=1_700_000_000)
     random.Random(12).shuffle(names)  # in directory order it would be `ls -l`, which has a group of its own
     fresh: Iterator[str] = iter(names)

@@ -173,7 +173,7 @@ def _goals_of(group: Group, case: Case, what: str) -> None:
             f"{what}: of bindfs",
             case.ratio(OURS, peers.BINDFS),
             1.2,
-            why="open must reach us, since it checks ttl, and so does release: two answers, in Python here and in C there",
+            why="open must reach us, since it checks ttl, and release does: two answers, in Python here and in C there",
         )
     if case.has(peers.RCLONE):
         group.at_least(f"{what}: faster than rclone mount", case.ratio(peers.RCLONE, OURS), 2.5)
