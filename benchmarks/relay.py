@@ -7,6 +7,7 @@ before its first byte. (The kernel's own netem would do it for all of loopback, 
 from __future__ import annotations
 
 import asyncio
+import selectors
 import sys
 
 
@@ -35,5 +36,11 @@ async def _serve(port: int, trip: float) -> None:
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
+def _loop() -> asyncio.SelectorEventLoop:
+    """By select(2), whose timeouts have microseconds: epoll's are rounded up to whole milliseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(_serve(int(sys.argv[1]), float(sys.argv[2])))

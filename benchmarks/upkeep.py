@@ -145,6 +145,7 @@ def run(quick: bool) -> Group:
             f"{size:,} values in use: pages listed in each ttl, of the least possible",
             window.pages / window.ttls / least,
             1.1,
+            why="so short a window may have a listing more in it than it has times ttl",
         )
         text = f"{size:,} values in use: gets for each real change"
         group.at_most(text, window.gets / _CHANGES, 1, "gets")
