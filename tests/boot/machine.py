@@ -137,10 +137,11 @@ class Machine:
             How many seconds that took.
         """
         begin = time.monotonic()
+        devices = [f"--bind={path}" for path in ("/dev/fuse", "/dev/autofs") if Path(path).exists()]
         command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
-                   f"--network-namespace-path=/proc/{self._network}/ns/net", "--bind=/dev/fuse",
-                   "--bind=/dev/autofs", "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off",
-                   "--timezone=off", "--link-journal=no", "--console=pipe"]  # fmt: skip
+                   f"--network-namespace-path=/proc/{self._network}/ns/net", *devices,
+                   "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off",
+                   "--link-journal=no", "--console=pipe"]  # fmt: skip
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console
