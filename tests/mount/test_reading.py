@@ -158,6 +158,42 @@ def test_extended_attributes_tell_what_the_vault_knows(vault: VaultProcess, moun
     assert caught.value.errno == errno.ENODATA
 
 
+def test_a_long_listing_asks_for_no_access_control_list_of_each_file(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    names = vault.made_up(50)
+    kv = mount()
+    for attribute in ("system.posix_acl_access", "security.keyvaultfs", "trusted.keyvaultfs"):
+        for path in (kv.where, kv / names[0]):
+            with pytest.raises(OSError, match="not supported") as caught:
+                os.getxattr(path, attribute)
+            assert caught.value.errno == errno.ENOTSUP
+    before = kv.metric("filesystem_requests", "getxattr")
+    done = subprocess.run(["ls", "-l", kv.where], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n-r--------") == len(names)
+    assert kv.metric("filesystem_requests", "getxattr") - before < 5
+    assert os.getxattr(kv / names[0], "user.keyvault.state") == b"fresh"
+
+
+def test_copies_that_take_attributes_along_complain_of_nothing(kv: Mount, tmp_path: Path) -> None:
+    for command in (
+        ["cp", "--archive", f"{kv.where}/.", tmp_path / "cp"],
+        [
+            "tar",
+            "--create",
+            "--acls",
+            "--selinux",
+            "--xattrs",
+            f"--file={tmp_path}/tar",
+            f"--directory={kv.where}",
+            ".",
+        ],
+        ["rsync", "--archive", "--acls", f"{kv.where}/", tmp_path / "rsync"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_name_that_no_secret_can_have_costs_no_request(kv: Mount, vault: VaultProcess) -> None:
     vault.reset_requests()
     for name in (".git", ".Trash", "foo.txt", "under_score", "x" * 128, "ä"):

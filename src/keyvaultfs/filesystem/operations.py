@@ -185,14 +185,15 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:  # noqa: ARG002
+        if not name.startswith(b"user."):
+            # No access control lists and no labels here: after one such answer ls(1) asks for no other file. Never
+            # ENOSYS, after which the kernel asks for no attribute any more.
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
         node = self._table.nodes.get(inode)
-        if node is None or not name.startswith(attributes.PREFIX):
-            # Never ENOSYS, after which the kernel asks for none any more.
+        known = {} if node is None else self._resolver.extended(node, self._base_url)
+        if name not in known:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        try:
-            return self._resolver.extended(node, self._base_url)[name]
-        except KeyError:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR) from None
+        return known[name]
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:  # noqa: ARG002
