@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -175,23 +176,20 @@ def test_a_long_listing_asks_for_no_access_control_list_of_each_file(
     assert os.getxattr(kv / names[0], "user.keyvault.state") == b"fresh"
 
 
-def test_copies_that_take_attributes_along_complain_of_nothing(kv: Mount, tmp_path: Path) -> None:
-    for command in (
-        ["cp", "--archive", f"{kv.where}/.", tmp_path / "cp"],
-        [
-            "tar",
-            "--create",
-            "--acls",
-            "--selinux",
-            "--xattrs",
-            f"--file={tmp_path}/tar",
-            f"--directory={kv.where}",
-            ".",
-        ],
-        ["rsync", "--archive", "--acls", f"{kv.where}/", tmp_path / "rsync"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cp --archive {source}/. {target}/cp",
+        "tar --create --acls --selinux --xattrs --file={target}/tar --directory={source} .",
+        "rsync --archive --acls {source}/ {target}/rsync",
+    ],
+)
+def test_copies_that_take_attributes_along_complain_of_nothing(
+    kv: Mount, tmp_path: Path, command: str
+) -> None:
+    words = shlex.split(command.format(source=kv.where, target=tmp_path))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_name_that_no_secret_can_have_costs_no_request(kv: Mount, vault: VaultProcess) -> None:
