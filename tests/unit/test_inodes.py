@@ -165,6 +165,19 @@ def test_an_inode_that_the_kernel_has_lost_loses_its_handles(memfd: int) -> None
     assert not table.nodes
 
 
+def test_what_is_said_of_an_inode_that_was_let_go_spoils_no_record(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    gone = add(table, number=1)
+    table.tell(gone, b"pw")
+    table.supersede(gone)
+    table.forget(gone.inode, 1)
+    other = add(table, "other")  # in the slot of the first
+    assert other.slot == gone.slot
+    table.tell(other, b"other")
+    table.notified(gone)
+    assert set(InodeTable(memfd, ORIGIN).nodes) == {other.inode}
+
+
 def test_a_table_grows_beyond_its_first_size(memfd: int) -> None:
     table = InodeTable(memfd, ORIGIN)
     for number in range(1000):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -13,6 +14,7 @@ import trio.testing
 
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.content import Decoding
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes import InodeTable
 from keyvaultfs.filesystem.nodes import State
@@ -24,7 +26,7 @@ from keyvaultfs.model import SecretName
 from tests.support.fake_vault import FakeVault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 PW = SecretName("pw")
 
@@ -35,6 +37,7 @@ class Kernel:
     def __init__(self) -> None:
         self.inodes: list[int] = []
         self.entries: list[tuple[bytes, int]] = []
+        self.absent = False  # whether it has dropped the entry already
         self.inode_free = threading.Event()
         self.entry_free = threading.Event()
         self.inode_free.set()
@@ -47,6 +50,8 @@ class Kernel:
     def entry(self, name: bytes, deleted: int) -> None:
         self.entry_free.wait(20)
         self.entries.append((name, deleted))
+        if self.absent:
+            raise OSError(errno.ENOENT, "no such entry")
 
 
 class Parts:
@@ -56,6 +61,8 @@ class Parts:
         self.fds = [os.memfd_create("table"), os.memfd_create("values")]
         self.vault = FakeVault()
         self.kernel = Kernel()
+        self.helped: list[bytes] = []
+        self.help: Callable[[], None] = lambda: None
         self.cache = Cache(
             self.vault,
             Limits(ttl=10, list_ttl=10, negative_ttl=1, max_stale=100, max_cache=1 << 20, timeout=5),
@@ -70,10 +77,14 @@ class Parts:
         """As at the begin, and as a successor does."""
         self.table = InodeTable(self.fds[0], "https://v.vault.azure.net")
         self.rotation = Rotation(
-            self.table, FilesystemMetrics(), helper=lambda _: None, pending=lambda: 0, kernel=self.kernel
+            self.table, FilesystemMetrics(), helper=self.helper, pending=lambda: 0, kernel=self.kernel
         )
         look = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
         self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=False)
+
+    def helper(self, name: bytes) -> None:
+        self.helped.append(name)
+        self.help()
 
     async def lookup(self) -> int:
         found = await self.resolver.lookup(PW, b"pw", 5)
@@ -155,6 +166,79 @@ async def test_a_lookup_that_waited_for_a_notification_gives_no_name_back_to_a_l
     assert second[0] != first
     assert parts.table.nodes[second[0]].size == 5
     assert parts.table.told["pw"].inode == second[0]
+
+
+async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    await parts.lookup()
+    await parts.rotate("two")
+    given: list[int] = []
+    ended = trio.Event()
+
+    async def slow() -> None:
+        given.append(await parts.lookup())  # no notification thread runs: it waits for the bound
+        ended.set()
+
+    nursery.start_soon(slow)
+    await trio.testing.wait_all_tasks_blocked()
+    entry = parts.cache.peek(PW)
+    assert entry is not None
+    second = parts.table.find(PW, entry.version, Decoding.RAW)
+    assert second is not None
+    parts.table.tell(second, b"pw")
+    parts.table.forget(second.inode, 1)
+    parts.cache.store.clear()  # nor can it be made anew at once
+    with trio.fail_after(10):
+        await ended.wait()
+    assert given[0] in parts.table.nodes
+    assert parts.table.told["pw"] is parts.table.nodes[given[0]]
+
+
+async def test_nobody_is_helped_to_an_inode_that_the_kernel_has_let_go(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("two")
+    parts.kernel.absent = True
+    parts.kernel.entry_free.clear()
+    nursery.start_soon(parts.rotation.run)
+    asked, done = parts.rotation.supersede(old)
+    with trio.fail_after(10):
+        await asked.wait()
+        parts.table.forget(old.inode, 1)  # after the kernel was asked: it had it then
+        parts.kernel.entry_free.set()
+        await done.wait()
+    assert parts.kernel.entries == [(b"pw", old.inode)]
+    assert parts.helped == []
+
+
+async def test_a_lookup_gets_the_new_inode_when_the_helped_one_is_let_go(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("two")
+    parts.kernel.absent = True
+    given: list[int] = []
+
+    async def look() -> None:
+        given.append(await parts.lookup())
+        parts.table.forget(old.inode, 2)
+        given.append(await parts.lookup())
+
+    parts.help = lambda: nursery.start_soon(look)
+    nursery.start_soon(parts.rotation.run)
+    _, done = parts.rotation.supersede(old)
+    with trio.fail_after(10):
+        await done.wait()
+    assert parts.helped == [b"pw"]
+    first, second = given
+    assert first == old.inode
+    assert second != old.inode
+    assert second in parts.table.nodes
 
 
 async def test_files_of_doubt_show_what_their_inode_shows(parts: Parts, nursery: trio.Nursery) -> None:

@@ -87,8 +87,12 @@ class InodeTable:
         self._slots.write_node(node)
         return node
 
+    def has(self, node: Node) -> bool:
+        """Whether the kernel may hold it. One that it let go is no longer written: its slot may be another's."""
+        return self.nodes.get(node.inode) is node
+
     def tell(self, node: Node, spelling: bytes) -> None:
-        """The kernel is about to be given `node` for its name."""
+        """The kernel is about to be given `node`, which the table has, for its name."""
         if node.state is not State.PINNED:
             if node.state is not State.CURRENT:
                 node.state = State.CURRENT
@@ -127,13 +131,13 @@ class InodeTable:
 
     def supersede(self, node: Node) -> None:
         """Another version, or none, has taken the name."""
-        if node.state is State.CURRENT:
+        if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
             self._slots.write_node(node)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
-        if node.state is State.SUPERSEDED:
+        if node.state is State.SUPERSEDED and self.has(node):
             node.state = State.NOTIFIED
             self._slots.write_node(node)
         if self.told.get(node.name.key) is node:
@@ -223,7 +227,7 @@ class InodeTable:
         handle.content.needed += 1
 
     def _drop(self, node: Node) -> bool:
-        if node.lookups or node.handles or node.needed or self.nodes.get(node.inode) is not node:
+        if node.lookups or node.handles or node.needed or not self.has(node):
             return False
         del self.nodes[node.inode]
         self._slots.give_back(node.slot)

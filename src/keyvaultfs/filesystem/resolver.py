@@ -57,7 +57,7 @@ class Resolver:
             patience: seconds after which what is known is good enough.
         """
         helped = self._rotation.old_answers.get(name.key)
-        if helped is not None:
+        if helped is not None and self._table.has(helped[0]):
             node, seen = helped
             seen.set()
             self._table.looked_up(node)
@@ -82,6 +82,8 @@ class Resolver:
             newer = None if later is None else self._known_node(later)
             if later is not None and newer is not None:
                 entry, node = later, newer
+            elif not self._table.has(node):  # the kernel was told of it by another look-up, and has let it go
+                node = await self._node(entry)
         self._table.tell(node, spelling)
         left = entry.expires - trio.current_time()
         return attributes.secret(self._look, node, node, entry_timeout=left)
@@ -182,7 +184,6 @@ class Resolver:
                 await done.wait()
             raise pyfuse3.FUSEError(errno.ESTALE)
         # Only a bind mount, or a path through /proc/PID/fd, still leads to a superseded inode.
-        current = await self._node(entry)
         if node.state is State.SUPERSEDED:
             asked, _ = self._rotation.supersede(node)
             with trio.move_on_after(BOUNDED_SECONDS):
@@ -190,6 +191,7 @@ class Resolver:
             if not asked.is_set():
                 # The kernel goes by the size that it has: with the new bytes a password would be cut short.
                 return self._opened(node), False
+        current = await self._node(entry)
         if not self._table.is_open(node):
             self._table.show(node, current)
         return self._opened(node), False

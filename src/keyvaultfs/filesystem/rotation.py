@@ -150,7 +150,7 @@ class Rotation:
         key = node.name.key
         spellings = self._table.spellings.get(key) or {node.name.spelling.encode()}
         outcomes = [await self._entry(name, node) for name in spellings]
-        if 0 not in outcomes and errno.ENOENT in outcomes:
+        if 0 not in outcomes and errno.ENOENT in outcomes and self._table.has(node):
             # The kernel has dropped the entry but holds the inode, as for a watch: make it take the entry once more.
             name = next(iter(spellings))
             seen = trio.Event()
