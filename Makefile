@@ -88,7 +88,7 @@ debian-12: $(STAMPS)/venv-debian
 # A line for each step. The machines' root is made once, in the folder for temporary files.
 boot: package $(STAMPS)/venv-test
 	$(call need,$(BOOT_PACKAGES))
-	$(SUDO) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider tests/boot
+	$(SUDO) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
 
 ci: test
 

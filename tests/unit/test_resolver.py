@@ -196,6 +196,35 @@ async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
     assert parts.table.told["pw"] is parts.table.nodes[given[0]]
 
 
+async def test_a_rotation_between_a_lookup_and_its_open_fails_no_reader(
+    parts: Parts, autojump_clock: trio.testing.MockClock
+) -> None:
+    parts.vault.put("pw", "one")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("two")
+    parts.rotation.supersede(old)
+    opened = parts.resolver.open_now(old)
+    assert opened is not None
+    assert await parts.resolver.read(opened[0], 0, 99) == b"one"
+    parts.resolver.release(opened[0].fh)
+    autojump_clock.jump(0.1)
+    assert parts.resolver.open_now(old) is None  # by now it is another's open
+
+
+async def test_a_look_up_promises_an_open_nothing_beyond_the_time_to_live(
+    parts: Parts, autojump_clock: trio.testing.MockClock
+) -> None:
+    parts.vault.put("pw", "one")
+    await parts.lookup()
+    autojump_clock.jump(9.99)
+    found = parts.resolver.lookup_now(PW, b"pw")
+    assert found is not None
+    old = parts.table.nodes[found.st_ino]
+    autojump_clock.jump(0.02)
+    await parts.rotate("two")
+    assert parts.resolver.open_now(old) is None
+
+
 async def test_nobody_is_helped_to_an_inode_that_the_kernel_has_let_go(
     parts: Parts, nursery: trio.Nursery
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class Node:
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
         shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
             held by a bind mount (DESIGN §2).
+        promised: until when an OPEN is the second half of a look-up that gave this inode, in trio's time.
     """
 
     inode: InodeT
@@ -49,6 +51,7 @@ class Node:
     lookups: int = 0
     shown: InodeT = 0
     handles: set[int] = field(default_factory=set)
+    promised: float = -math.inf
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
     @property

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from keyvaultfs.model import SecretName, SecretValue, Version
 
 
+_LOOKUP_TO_OPEN_SECONDS = 0.05
+"""How long the OPEN that belongs to a look-up may take to come. The kernel repeats an open that fails with ESTALE only
+once: when a take-over has had that, a rotation between the two must not fail the reader."""
+
+
 class Resolver:
     """Joins the cache, which knows versions, with the inode table, which knows what the kernel was told.
 
@@ -84,9 +89,7 @@ class Resolver:
                 entry, node = later, newer
             elif not self._table.has(node):  # the kernel was told of it by another look-up, and has let it go
                 node = await self._node(entry)
-        self._table.tell(node, spelling)
-        left = entry.expires - trio.current_time()
-        return attributes.secret(self._look, node, node, entry_timeout=left)
+        return self._tell(node, spelling, entry.expires, trio.current_time())
 
     def lookup_now(self, name: SecretName, spelling: bytes) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
@@ -100,8 +103,7 @@ class Resolver:
         if node.updated != record.properties.updated or node.shown != node.inode:
             return None
         self._cache.hit(record, now)
-        self._table.tell(node, spelling)
-        return attributes.secret(self._look, node, node, entry_timeout=self._cache.left(record, now))
+        return self._tell(node, spelling, now + self._cache.left(record, now), now)
 
     async def entry(self, name: SecretName, patience: float) -> Entry:
         """The current version of a name, as the cache has it or gets it.
@@ -156,11 +158,12 @@ class Resolver:
         """As `open`, where that need not wait, else None."""
         if node.state is State.PINNED:
             return self._opened(node), True
-        if node.state is not State.CURRENT:
-            return None
         now = trio.current_time()
         record = self._cache.fresh(node.name, now)
-        if record is None or not self._is_current(node, record):
+        if record is None:
+            return None
+        current = node.state is State.CURRENT and self._is_current(node, record)
+        if not current and (now >= node.promised or node.shown != node.inode):
             return None
         record.touch(now)
         return self._opened(node), True
@@ -249,6 +252,11 @@ class Resolver:
             return attributes.extended(base_url, node.name, shown.version, shown.properties(), None)
         cached = ("stale" if entry.stale else "fresh", max(0.0, trio.current_time() - entry.checked))
         return attributes.extended(base_url, node.name, entry.version, entry.properties, cached)
+
+    def _tell(self, node: Node, spelling: bytes, expires: float, now: float) -> pyfuse3.EntryAttributes:
+        self._table.tell(node, spelling)
+        node.promised = min(expires, now + _LOOKUP_TO_OPEN_SECONDS)
+        return attributes.secret(self._look, node, node, entry_timeout=expires - now)
 
     def _opened(self, node: Node) -> Handle:
         handle = self._table.open(node)
