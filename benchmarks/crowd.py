@@ -15,6 +15,9 @@ from tests.support.vault import VaultProcess
 if TYPE_CHECKING:
     from benchmarks.model import Case
 
+    Failures = dict[tuple[str, str, str], list[int]]
+    """by case, competitor and reason: readers that failed, round by round"""
+
 READERS = 256
 SECRETS = 1000
 COLD = f"{OURS}, cold"
@@ -27,16 +30,23 @@ the vault.
 """
 
 
-def _note(group: Group, case: Case, who: str, found: dict[str, Any]) -> None:
+def _note(failures: Failures, case: Case, who: str, found: dict[str, Any]) -> None:
     """A round; one in which a reader failed gives no time, and is said so below the table."""
     if found["failed"]:
-        group.notes.append(
-            f"{case.title}: {who}: {found['failed']} readers failed in a round: {found['why']}"
-        )
+        failures.setdefault((case.title, who, found["why"]), []).append(found["failed"])
         return
     case.add(who, found["p50"])
     case.say(who, "p99 of the last", f"{found['p99']:,.2f} ms")
     case.say(who, "reads a second, of the last", f"{found['rate']:,.0f}")
+
+
+def _said(failures: Failures) -> list[str]:
+    """A line for each way to fail."""
+    return [
+        f"{title}: {who}: {READERS} readers were too many in {len(rounds)} rounds, in which "
+        f"{min(rounds)} to {max(rounds)} of them failed: {why}"
+        for (title, who, why), rounds in failures.items()
+    ]
 
 
 def run(quick: bool) -> Group:
@@ -45,6 +55,7 @@ def run(quick: bool) -> Group:
     cold = group.case(f"{READERS} readers, cold: a read's time", "ms")
     warm = group.case(f"{READERS} readers, warm: a read's time", "ms")
     cold.versus = COLD
+    failures: Failures = {}
     reads = 20 if quick else 200
     with contextlib.ExitStack() as stack:
         vault = stack.enter_context(VaultProcess(latency=_LATENCY_MS / 1e3))
@@ -53,7 +64,7 @@ def run(quick: bool) -> Group:
         for _ in range(2 if quick else 7):
             with peers.ours(vault, below / "cold", *peers.LONG) as mount:
                 vault.reset_requests()
-                _note(group, cold, COLD, readers.run(mount.where, names, READERS, 8))
+                _note(failures, cold, COLD, readers.run(mount.where, names, READERS, 8))
                 report = vault.report()
                 gets = [
                     entry["name"]
@@ -77,8 +88,9 @@ def run(quick: bool) -> Group:
         for number in range(3 if quick else 11):
             turn = number % len(order)
             for who in order[turn:] + order[:turn]:
-                _note(group, warm, who, readers.run(folders[who], names, READERS, reads))
+                _note(failures, warm, who, readers.run(folders[who], names, READERS, reads))
         warm.samples = {who: warm.samples[who] for who in order if warm.has(who)}
+    group.notes += _said(failures)
     group.plot = bars(
         "Crowd of 256",
         [(case.title, "ms", {who: case.median(who) for who in case.samples}) for case in group.cases],

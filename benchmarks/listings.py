@@ -37,9 +37,8 @@ WHY_LS = (
     "inode of each name, and it cannot let the kernel keep a listing (FOPEN_CACHE_DIR)"
 )
 WHY_GROWTH = (
-    "each name costs ls -l two GETXATTRs (security.selinux and system.posix_acl_access), and each of these the waking "
-    "of the other processor or of none, as the scheduler places the two: compare it on one processor. An ENOSYS, as "
-    "others answer, would end them, and user.keyvault.* with them"
+    "each name of a long listing is a LOOKUP or its share of a READDIRPLUS, and each of these the waking of the other "
+    "processor or of none, as the scheduler places the two: compare it on one processor"
 )
 ABOUT = """
 `ls`, `ls -l`, `ls --color=always` and `find`, each as a process with its output thrown away. Cold is the first

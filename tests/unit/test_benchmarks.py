@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks import markdown, svg
 from benchmarks.model import OURS, Case, Goal, Group, columns
 from benchmarks.stats import median, quantile, ratio, spread
+from benchmarks.upkeep import pages_per_ttl
 
 NUMBERS = st.lists(st.floats(0.001, 1e9), min_size=1, max_size=50)
 
@@ -149,3 +150,8 @@ def test_lines_are_well_formed_and_stay_on_the_page(series: dict[str, list[tuple
 
 def test_a_plot_without_points_says_so() -> None:
     assert "nothing was measured" in svg.lines("Title", "across", "up", {})
+
+
+def test_pages_are_counted_by_whole_listings() -> None:
+    pages = [(1.0, True), (10.0, False), (10.1, True), (38.0, False), (38.1, True), (66.0, False)]
+    assert pages_per_ttl(pages, 28.0) == 2.0
