@@ -270,6 +270,29 @@ async def test_a_lookup_gets_the_new_inode_when_the_helped_one_is_let_go(
     assert second in parts.table.nodes
 
 
+async def test_attributes_that_were_made_once_are_made_anew_when_the_inode_changes(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    node = parts.table.nodes[await parts.lookup()]
+    shown = parts.resolver.getattr(node)
+    assert (shown.st_nlink, shown.st_size, shown.st_ctime_ns // 10**9) == (1, 3, node.updated)
+    parts.table.add(PW, node.version, node.decoding, size=3, created=1, updated=2)
+    shown = parts.resolver.getattr(node)
+    assert (shown.st_mtime_ns, shown.st_ctime_ns) == (10**9, 2 * 10**9)
+    opened = parts.resolver.open_now(node)
+    assert opened is not None
+    await parts.rotate("second")
+    nursery.start_soon(parts.rotation.run)
+    parts.table.supersede(node)
+    shown = parts.resolver.getattr(node)
+    assert (shown.st_nlink, shown.st_size) == (0, 3)  # as long as somebody has it open
+    parts.resolver.release(opened[0].fh)
+    await parts.lookup()
+    shown = parts.resolver.getattr(node)
+    assert (shown.st_nlink, shown.st_size) == (0, 6)
+
+
 async def test_files_of_doubt_show_what_their_inode_shows(parts: Parts, nursery: trio.Nursery) -> None:
     parts.vault.put("pw", "short")
     old = parts.table.nodes[await parts.lookup()]

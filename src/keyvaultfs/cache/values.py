@@ -84,11 +84,12 @@ class ValueStore:
 
     def get(self, name: SecretName, version: Version) -> SecretValue | None:
         """A value; it counts as used."""
-        stored = self._records.get((name.key, version))
+        key = (name.key, version)
+        stored = self._records.get(key)
         if stored is None:
             return None
-        self._records.move_to_end((name.key, version))
-        return SecretValue(bytes(self._map[stored.value_start : stored.value_start + stored.value_length]))
+        self._records.move_to_end(key)
+        return SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])
 
     def has(self, name: SecretName, version: Version) -> bool:
         """Whether `get` would find it."""

@@ -58,7 +58,14 @@ def directory(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttribute
 def secret(
     look: Appearance, node: Node, content: Node, *, entry_timeout: float = 0
 ) -> pyfuse3.EntryAttributes:
-    """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds."""
+    """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds.
+
+    To be given to the kernel before the next call: an inode's are made once, since a long listing wants thousands.
+    """
+    seen = node.seen
+    if seen is not None and content is node:
+        seen.entry_timeout = max(0.0, entry_timeout)
+        return seen
     superseded = node.superseded
     attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
     if superseded:  # with 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2)
@@ -71,6 +78,8 @@ def secret(
     updated = created if content.updated is None else content.updated
     attributes.st_mtime_ns = attributes.st_atime_ns = created * 10**9
     attributes.st_ctime_ns = updated * 10**9
+    if content is node:
+        node.seen = attributes
     return attributes
 
 

@@ -84,7 +84,7 @@ class InodeTable:
             )
             self.nodes[inode] = node
         node.created, node.updated = created, updated
-        self._slots.write_node(node)
+        self._write(node)
         return node
 
     def has(self, node: Node) -> bool:
@@ -96,7 +96,7 @@ class InodeTable:
         if node.state is not State.PINNED:
             if node.state is not State.CURRENT:
                 node.state = State.CURRENT
-                self._slots.write_node(node)
+                self._write(node)
             self.told[node.name.key] = node
             self.spellings.setdefault(node.name.key, set()).add(spelling)
             if node.shown != node.inode:
@@ -133,13 +133,13 @@ class InodeTable:
         """Another version, or none, has taken the name."""
         if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
-            self._slots.write_node(node)
+            self._write(node)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
         if node.state is State.SUPERSEDED and self.has(node):
             node.state = State.NOTIFIED
-            self._slots.write_node(node)
+            self._write(node)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
 
@@ -151,7 +151,7 @@ class InodeTable:
         node.shown = other.inode
         if other is not node:
             other.needed += 1
-        self._slots.write_node(node)
+        self._write(node)
         # One inode has one page cache: bytes of two versions would mix in it.
         for handle in [self.handles[fh] for fh in node.handles]:
             if handle.doubtful and handle.content is not other:
@@ -169,7 +169,9 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        fh = next(number for number in self._numbers if number not in self.handles)
+        fh = next(self._numbers)
+        while fh in self.handles:
+            fh = next(self._numbers)
         handle = Handle(fh, node, self.content(node), self._slots.take())
         self._adopt(handle)
         self._slots.write_handle(handle)
@@ -220,6 +222,10 @@ class InodeTable:
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
         return [node for node in self.nodes.values() if node.state is State.SUPERSEDED]
+
+    def _write(self, node: Node) -> None:
+        node.seen = None
+        self._slots.write_node(node)
 
     def _adopt(self, handle: Handle) -> None:
         self.handles[handle.fh] = handle

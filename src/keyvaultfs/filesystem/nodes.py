@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keyvaultfs.model import Properties
 
 if TYPE_CHECKING:
-    from pyfuse3 import InodeT
+    from pyfuse3 import EntryAttributes, InodeT
 
     from keyvaultfs.content import Decoding
     from keyvaultfs.model import SecretName, Version
@@ -36,6 +36,7 @@ class Node:
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
         shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
             held by a bind mount (DESIGN §2).
+        seen: its attributes while it shows its own bytes, ready for the kernel; None when they are to be made.
         promised: until when an OPEN is the second half of a look-up that gave this inode, in trio's time.
     """
 
@@ -51,6 +52,7 @@ class Node:
     lookups: int = 0
     shown: InodeT = 0
     handles: set[int] = field(default_factory=set)
+    seen: EntryAttributes | None = None
     promised: float = -math.inf
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
