@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from benchmarks import peers, processes
+from benchmarks.markdown import number
 from benchmarks.model import OURS, Group
 from benchmarks.reader import Reader
 from benchmarks.svg import lines
@@ -86,8 +87,8 @@ def _warm(stage: _Stage, folders: dict[str, Path], case: Case, command: list[str
         stage.reader.each(_job(command, where))
     _settled(stage.vault)
     order = list(folders)
-    for number in range(rounds):
-        turn = number % len(order)
+    for done in range(rounds):
+        turn = done % len(order)
         for who in order[turn:] + order[:turn]:
             case.add(who, stage.reader.each(_job(command, folders[who])) * 1e3)
     case.say(OURS, "requests", _asked(stage.vault))
@@ -128,8 +129,12 @@ def _size(size: int, quick: bool, cases: dict[str, Case]) -> None:
             case.samples[COLD] = case.samples.pop(COLD)
 
 
-def _one_by_one(group: Group, quick: bool) -> None:
-    """Cold `ls -l` at 20 ms, against one GET after another on one connection."""
+def _one_by_one(group: Group, quick: bool, work: float) -> None:
+    """Cold `ls -l` at 20 ms, against one GET after another on one connection.
+
+    Args:
+        work: milliseconds of a cold `ls -l` of 1,000 without latency.
+    """
     size = 250 if quick else 1000
     case = group.case(f"ls -l of {size:,}, {_LATENCY_MS} ms latency", "ms")
     with contextlib.ExitStack() as stack:
@@ -152,6 +157,7 @@ def _one_by_one(group: Group, quick: bool) -> None:
         f"cold ls -l of {size:,}, {_LATENCY_MS} ms: of one GET after another",
         case.ratio(COLD, ONE_BY_ONE),
         1 / 8,
+        why=f"without any latency 1,000 take {number(work)} ms here: the processor's work at both ends",
     )
     group.at_most(f"warm ls -l of {size:,}: requests", warm, 0, "requests")
 
@@ -188,7 +194,7 @@ def run(quick: bool) -> Group:
                 group.at_most(text, many.median(who) / few.median(who), 110, why=WHY_GROWTH)
     if quick:
         group.notes.append("Left out with `QUICK=1`: `ls -l`, `ls --color` and `find` of 10,000.")
-    _one_by_one(group, quick)
+    _one_by_one(group, quick, by_size[1000]["ls -l"].median(COLD))
     group.plot = lines("Listings", "secrets", "ms", _series(by_size))
     return group
 
