@@ -89,7 +89,8 @@ class Resolver:
                 entry, node = later, newer
             elif not self._table.has(node):  # the kernel was told of it by another look-up, and has let it go
                 node = await self._node(entry)
-        return self._tell(node, spelling, entry.expires, trio.current_time())
+        now = trio.current_time()
+        return self._tell(node, spelling, entry.expires - now, now)
 
     def lookup_now(self, name: SecretName, spelling: bytes) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
@@ -103,7 +104,7 @@ class Resolver:
         if node.updated != record.properties.updated or node.shown != node.inode:
             return None
         self._cache.hit(record, now)
-        return self._tell(node, spelling, now + self._cache.left(record, now), now)
+        return self._tell(node, spelling, self._cache.left(record, now), now)
 
     async def entry(self, name: SecretName, patience: float) -> Entry:
         """The current version of a name, as the cache has it or gets it.
@@ -253,10 +254,10 @@ class Resolver:
         cached = ("stale" if entry.stale else "fresh", max(0.0, trio.current_time() - entry.checked))
         return attributes.extended(base_url, node.name, entry.version, entry.properties, cached)
 
-    def _tell(self, node: Node, spelling: bytes, expires: float, now: float) -> pyfuse3.EntryAttributes:
+    def _tell(self, node: Node, spelling: bytes, left: float, now: float) -> pyfuse3.EntryAttributes:
         self._table.tell(node, spelling)
-        node.promised = min(expires, now + _LOOKUP_TO_OPEN_SECONDS)
-        return attributes.secret(self._look, node, node, entry_timeout=expires - now)
+        node.promised = now + min(left, _LOOKUP_TO_OPEN_SECONDS)
+        return attributes.secret(self._look, node, node, entry_timeout=left)
 
     def _opened(self, node: Node) -> Handle:
         handle = self._table.open(node)
