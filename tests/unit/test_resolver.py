@@ -90,6 +90,19 @@ class Parts:
         found = await self.resolver.lookup(PW, b"pw", 5)
         return int(found.st_ino)
 
+    async def begin_lookup(self, nursery: trio.Nursery) -> tuple[list[int], trio.Event]:
+        """A look-up that waits by now. It puts its answer into the list, and then sets the event."""
+        given: list[int] = []
+        ended = trio.Event()
+
+        async def slow() -> None:
+            given.append(await self.lookup())
+            ended.set()
+
+        nursery.start_soon(slow)
+        await trio.testing.wait_all_tasks_blocked()
+        return given, ended
+
     async def rotate(self, text: str) -> None:
         """The vault has a new version, and the cache knows."""
         self.vault.put("pw", text)
@@ -151,15 +164,7 @@ async def test_a_lookup_that_waited_for_a_notification_gives_no_name_back_to_a_l
     parts.vault.put("pw", "one")
     first = await parts.lookup()
     await parts.rotate("two")
-    second: list[int] = []
-    ended = trio.Event()
-
-    async def slow() -> None:
-        second.append(await parts.lookup())  # no notification thread runs: it waits for the bound
-        ended.set()
-
-    nursery.start_soon(slow)
-    await trio.testing.wait_all_tasks_blocked()
+    second, ended = await parts.begin_lookup(nursery)  # no notification thread runs: it waits for the bound
     await parts.rotate("three")
     with trio.fail_after(10):
         await ended.wait()
@@ -174,15 +179,7 @@ async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
     parts.vault.put("pw", "one")
     await parts.lookup()
     await parts.rotate("two")
-    given: list[int] = []
-    ended = trio.Event()
-
-    async def slow() -> None:
-        given.append(await parts.lookup())  # no notification thread runs: it waits for the bound
-        ended.set()
-
-    nursery.start_soon(slow)
-    await trio.testing.wait_all_tasks_blocked()
+    given, ended = await parts.begin_lookup(nursery)  # no notification thread runs: it waits for the bound
     entry = parts.cache.peek(PW)
     assert entry is not None
     second = parts.table.find(PW, entry.version, Decoding.RAW)
