@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import stat
+import time
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
@@ -51,3 +54,22 @@ def test_a_name_that_is_certified_is_the_vaults_own_and_its_suffix_is_whom_token
         challenge = connection.getresponse().headers["WWW-Authenticate"]
         connection.close()
     assert f'resource="https://vault.azure.net:{port}"' in challenge
+
+
+@pytest.mark.parametrize("how", ["refuse", "reset"])
+def test_an_outage_cuts_a_connection_that_is_still_being_made(how: str) -> None:
+    with VaultProcess() as vault:
+        port = int(vault.url.rpartition(":")[2])
+        context = ssl.create_default_context(cafile=vault.ca_file)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
+            while not vault.report()["connections"]["vault"]:
+                time.sleep(0.01)
+            vault.outage(how=how)
+            answer = b""
+            with (
+                contextlib.suppress(ConnectionError, ssl.SSLEOFError),
+                context.wrap_socket(raw, server_hostname="127.0.0.1") as tls,
+            ):
+                tls.sendall(b"GET /secrets?api-version=7.4 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                answer = tls.recv(1)
+            assert answer == b""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keyvaultfs.devvault.state import State
 
 _PIECES = 20  # a second, of a slow connection
+_CUTS = ("refuse", "reset")  # outages that end the connections that there are
 _ENDS = (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -162,7 +163,7 @@ class Front:
         self._changed.set()
         self._changed = trio.Event()
         wanted = self._outage()
-        if wanted in ("refuse", "reset"):
+        if wanted in _CUTS:
             for connection in list(self._connections.values()):
                 connection.abort()
         if (wanted == "refuse") != self._listening.cancel_called:
@@ -206,6 +207,8 @@ class Front:
 
     async def _forward(self, connection: Connection, server: trio.SocketStream) -> None:
         key = tuple(server.socket.getsockname()[:2])
+        if self._outage() in _CUTS:  # which began during the handshake
+            connection.abort()
         self._connections[key] = connection
         try:
             await connection.run()
