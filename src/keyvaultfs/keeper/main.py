@@ -76,6 +76,7 @@ class Keeper:
             self.init = self._read_init()
             self._listen_to_signals()
             self._mountinfo = high(os.open("/proc/self/mountinfo", os.O_RDONLY))
+            self._check_workers()  # the first one starts now, and not after a tick
             while self._stop is None:
                 self._turn()
         except Exception:

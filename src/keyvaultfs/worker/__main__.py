@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -30,6 +31,9 @@ def main() -> int:
     Returns:
         0 when the mount ended or another worker takes over, 1 when this one failed.
     """
+    # Readers wait for this start after a kill. What modules make stays for good: to look for garbage among it is in
+    # vain, now and in each full collection later.
+    gc.disable()
     os.set_blocking(ipc.LOG_FD, False)
     handler = log.DescriptorHandler(ipc.LOG_FD)
     handler.setFormatter(log.PriorityFormatter())
@@ -42,6 +46,8 @@ def main() -> int:
         from keyvaultfs.worker import privileges
         from keyvaultfs.worker.main import serve
 
+        gc.freeze()
+        gc.enable()
         # The configuration may be readable by root alone, and so may the folder in which this code is installed.
         settings = config.settings(charge.launch)
         in_force = privileges.drop(settings.run_as)

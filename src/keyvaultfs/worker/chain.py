@@ -19,6 +19,8 @@ from keyvaultfs.transport.session import Transport, tls_context
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
 
 if TYPE_CHECKING:
+    import ssl
+
     from keyvaultfs.identity.token import TokenSource
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import Metrics
@@ -51,16 +53,17 @@ class Chain:
             vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource
         )
         throttle = Throttle(rng)
+        context = tls_context(settings.ca_file)
         transport = Transport(
             max_requests=settings.max_requests,
-            context=tls_context(settings.ca_file),
+            context=context,
             https_proxy=settings.https_proxy,
             throttle=throttle,
             metrics=metrics.transport,
             rng=rng,
         )
         token = SharedToken(
-            _source(settings, origin, metrics),
+            _source(settings, origin, metrics, context),
             metrics=metrics.identity,
             causes=causes,
             rng=rng,
@@ -94,11 +97,9 @@ class Chain:
                         continue
 
 
-def _source(settings: Settings, origin: Origin, metrics: Metrics) -> TokenSource:
+def _source(settings: Settings, origin: Origin, metrics: Metrics, context: ssl.SSLContext) -> TokenSource:
     identity = {name: value for name in _IDENTITIES if (value := getattr(settings, name)) is not None}
     if settings.auth == "azure-identity":
         return AzureIdentitySource(origin.resource, identity)
-    transport = Transport(
-        max_requests=_IMDS_CONNECTIONS, context=tls_context(None), metrics=metrics.transport
-    )
+    transport = Transport(max_requests=_IMDS_CONNECTIONS, context=context, metrics=metrics.transport)
     return ImdsSource(transport, settings.imds_endpoint, origin.resource, identity)
