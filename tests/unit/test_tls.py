@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import pytest
 import trio
 
 from keyvaultfs.errors import Unavailable
-from keyvaultfs.metrics import TransportMetrics
+from keyvaultfs.log import Causes
+from keyvaultfs.metrics import Metrics, TransportMetrics
+from keyvaultfs.options import Settings
 from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.worker.chain import Chain
 from tests.support.vault import VaultProcess
 
 TIMEOUT = 10.0
@@ -46,3 +50,19 @@ async def test_a_certificate_of_another_host_is_refused(
         await get(vault, vault.url.replace("127.0.0.1", "other.example"), vault.ca_file)
     assert caught.value.cause == "CertificateError"
     assert vault.requests() == []
+
+
+async def test_ca_file_holds_for_the_vault_and_for_a_token_endpoint(
+    vault: VaultProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = []
+
+    def transport(**given: Any) -> Transport:
+        contexts.append(given["context"])
+        return Transport(**given)
+
+    monkeypatch.setattr("keyvaultfs.worker.chain.Transport", transport)
+    settings = Settings(ca_file=vault.ca_file, resource=vault.resource)
+    Chain.build(vault.url, settings, Metrics(), Causes(trio.current_time))
+    authority = ssl.create_default_context(cafile=vault.ca_file).get_ca_certs()
+    assert [context.get_ca_certs() for context in contexts] == [authority, authority]
