@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> int:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, under three minutes in all")
+    parser.add_argument("--quick", action="store_true", help="few rounds, three to five minutes in all")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS, help="only these")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of RESULTS.md and the plots")
     wanted = parser.parse_args()
