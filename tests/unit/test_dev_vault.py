@@ -6,17 +6,21 @@ import contextlib
 import socket
 import ssl
 import stat
-import time
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keyvaultfs.devvault.certificates import Authority
+from tests.support.mount import wait_until
 from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def port_of(vault: VaultProcess) -> int:
+    return int(vault.url.rpartition(":")[2])
 
 
 def test_a_kept_authority_vouches_for_the_next_start_and_is_roots_alone(tmp_path: Path) -> None:
@@ -28,7 +32,7 @@ def test_a_kept_authority_vouches_for_the_next_start_and_is_roots_alone(tmp_path
                 ssl.create_default_context(cafile=vault.ca_file).get_ca_certs(binary_form=True)
             )
             context = ssl.create_default_context(cadata=authorities[0][0])
-            port = int(vault.url.rpartition(":")[2])
+            port = port_of(vault)
             connection = HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
             connection.request("GET", "/secrets?api-version=7.4")
             assert connection.getresponse().status == 401
@@ -47,7 +51,7 @@ def test_a_file_that_holds_no_authority_is_an_error(tmp_path: Path) -> None:
 def test_a_name_that_is_certified_is_the_vaults_own_and_its_suffix_is_whom_tokens_are_for() -> None:
     name = "mytestkeyvault.vault.azure.net"
     with VaultProcess("--name", name) as vault:
-        port = int(vault.url.rpartition(":")[2])
+        port = port_of(vault)
         context = ssl.create_default_context(cafile=vault.ca_file)
         connection = HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
         connection.request("GET", "/secrets?api-version=7.4", headers={"Host": f"{name}:{port}"})
@@ -59,11 +63,10 @@ def test_a_name_that_is_certified_is_the_vaults_own_and_its_suffix_is_whom_token
 @pytest.mark.parametrize("how", ["refuse", "reset"])
 def test_an_outage_cuts_a_connection_that_is_still_being_made(how: str) -> None:
     with VaultProcess() as vault:
-        port = int(vault.url.rpartition(":")[2])
+        port = port_of(vault)
         context = ssl.create_default_context(cafile=vault.ca_file)
         with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
-            while not vault.report()["connections"]["vault"]:
-                time.sleep(0.01)
+            wait_until(lambda: vault.report()["connections"]["vault"] == 1, "the connection")
             vault.outage(how=how)
             answer = b""
             with (
