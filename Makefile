@@ -20,12 +20,12 @@ define need
 if [ -n "$$missing" ]; then echo "installing:$$missing"; $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null; fi
 endef
 
-.PHONY: help demo test lint types unit mount sdk debian-12 boot ci clean needs-fuse needs-test
+.PHONY: help demo test lint types unit slow mount sdk debian-12 boot ci clean needs-fuse needs-test
 
 help:
 	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
 	@echo "make test       lint, types, and the whole suite, with the newest packages and with Debian 12's"
-	@echo "make lint types unit mount sdk debian-12 package rpm-check boot bench clean"
+	@echo "make lint types unit slow mount sdk debian-12 package rpm-check boot bench clean"
 
 needs-fuse:
 	$(call need,$(FUSE_PACKAGES))
@@ -48,7 +48,7 @@ $(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test
 demo: $(STAMPS)/venv
 	@$(PYTHON) docs/demo.py
 
-test: lint types unit sdk mount debian-12 package rpm-check boot
+test: lint types unit slow sdk mount debian-12 package rpm-check boot
 
 lint: $(STAMPS)/venv-test
 	$(VENV)/bin/ruff check .
@@ -59,7 +59,10 @@ types: $(STAMPS)/venv-test
 	$(VENV)/bin/mypy
 
 unit: $(STAMPS)/venv-test
-	$(PYTHON) -m pytest tests/unit
+	$(PYTHON) -m pytest tests/unit -m 'not slow'
+
+slow: $(STAMPS)/venv-test
+	$(PYTHON) -m pytest tests/unit -m slow
 
 sdk: $(STAMPS)/venv-test
 	$(PYTHON) -m pytest tests/sdk
@@ -83,7 +86,7 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 	@touch $@
 
 debian-12: $(STAMPS)/venv-debian
-	$(DEBIAN_PYTHON) -m pytest tests/unit tests/mount
+	$(DEBIAN_PYTHON) -m pytest tests/unit tests/mount -m 'not slow'
 
 # A line for each step. The machines' root is made once, in the folder for temporary files.
 boot: package $(STAMPS)/venv-test

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.fleet import WINDOW, simulate
 
+pytestmark = pytest.mark.slow
+
 MACHINES = 50
 LIMIT = (
     4 * MACHINES

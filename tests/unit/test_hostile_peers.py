@@ -81,6 +81,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "behave"), SLOW.values(), ids=SLOW)
 async def test_after_a_hundred_requests_in_vain_threads_and_sockets_are_what_they_were(
     scheme: str, behave: Callable[[Peer, socket.socket], None]

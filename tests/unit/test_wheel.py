@@ -11,6 +11,8 @@ import pytest
 
 from keyvaultfs.options import OPTIONS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 BROUGHT = {
     "bin/keyvaultfs",
