@@ -1,4 +1,4 @@
-# make package: dist/keyvaultfs_VERSION_all.deb, from what is committed. make man: the pages that the wheel brings.
+# make package: dist/keyvaultfs_VERSION_all.deb and dist/keyvaultfs-dev-vault_VERSION_all.deb, from what is committed. make man: the pages that the wheel brings.
 # make completion: the scripts in packaging/completion, to be committed.
 # make rpm-check: the spec builds, rpmlint finds nothing wrong, and the .rpm has what the .deb has.
 
@@ -26,4 +26,4 @@ package:
 
 rpm-check: package
 	$(call need,$(RPM_TOOLS))
-	@python3 packaging/rpm/check.py .build/rpm .build/package/keyvaultfs_*_all.deb
+	@python3 packaging/rpm/check.py .build/rpm .build/package/keyvaultfs*_all.deb

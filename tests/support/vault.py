@@ -36,7 +36,7 @@ class VaultProcess:
     Args:
         arguments: further ones for the command line, such as ``("--token-lifetime", "60")``.
         network: shell commands that set up a network namespace of its own, such as ``"ip link set lo up"``.
-        knobs: turned before `__enter__` returns (see keyvaultfs.devvault.state.Knobs).
+        knobs: turned before `__enter__` returns (see keyvaultfs_devvault.state.Knobs).
 
     The child also ends when this process dies, since it reads a pipe that we hold.
     """
@@ -55,7 +55,7 @@ class VaultProcess:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.mkdtemp(prefix="keyvaultfs-test-vault-")
-        command = [sys.executable, "-m", "keyvaultfs.devvault.main", "--json", "--until-eof"]
+        command = [sys.executable, "-m", "keyvaultfs_devvault.main", "--json", "--until-eof"]
         command += ["--ca-out", f"{self._folder}/ca.pem", *self._arguments]
         if self._network is not None:
             script = f'set -e; {self._network}; exec "$@"'
@@ -170,7 +170,7 @@ class VaultProcess:
     # --- misbehaviour ------------------------------------------------------------------------------------
 
     def fault(self, **rule: Any) -> int:
-        """Put a rule in force, return its id: see keyvaultfs.devvault.faults.Rule; the newest match wins."""
+        """Put a rule in force, return its id: see keyvaultfs_devvault.faults.Rule; the newest match wins."""
         if isinstance(rule.get("body"), bytes):
             rule["body_base64"] = base64.b64encode(rule.pop("body")).decode()
         return int(self._ask("POST", "/_dev/faults", rule)["ids"][0])

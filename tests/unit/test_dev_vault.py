@@ -6,12 +6,14 @@ import contextlib
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
 import pytest
 
-from keyvaultfs.devvault.certificates import Authority
+from keyvaultfs_devvault.certificates import Authority
 from tests.support.mount import wait_until
 from tests.support.vault import VaultProcess
 
@@ -76,3 +78,18 @@ def test_an_outage_cuts_a_connection_that_is_still_being_made(how: str) -> None:
                 tls.sendall(b"GET /secrets?api-version=7.4 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 answer = tls.recv(1)
             assert answer == b""
+
+
+@pytest.mark.parametrize("missing", ["keyvaultfs_devvault", "hypercorn", "trustme"])
+def test_where_it_is_missing_one_line_says_what_to_install(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; from keyvaultfs.cli.main import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "dev", "--seed", "x"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"keyvaultfs: the embedded vault needs {missing}: install the package keyvaultfs-dev-vault,"
+        " or: pip install 'keyvaultfs[dev-vault]'"
+    ]

@@ -81,20 +81,28 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
 
 
 def _add_dev(dev: argparse.ArgumentParser) -> None:
-    from keyvaultfs.devvault.arguments import add_arguments
-
+    try:
+        from keyvaultfs_devvault.arguments import add_arguments
+    except ImportError as exc:
+        raise UsageError(_without_dev_vault(exc)) from None
     add_arguments(dev)
     dev.set_defaults(run=_dev)
 
 
 def _dev(args: argparse.Namespace) -> int:
     try:
-        from keyvaultfs.devvault import main as devvault
+        from keyvaultfs_devvault import main as embedded
     except ImportError as exc:
-        raise UsageError(
-            f"the embedded vault needs {exc.name}: pip install 'keyvaultfs[dev-vault]'"
-        ) from None
-    return devvault.run(args)
+        raise UsageError(_without_dev_vault(exc)) from None
+    return embedded.run(args)
+
+
+def _without_dev_vault(exc: ImportError) -> str:
+    """What to install: the .deb and the .rpm have the embedded vault apart, and a wheel has its libraries apart."""
+    return (
+        f"the embedded vault needs {exc.name}: install the package keyvaultfs-dev-vault,"
+        " or: pip install 'keyvaultfs[dev-vault]'"
+    )
 
 
 def launch(
@@ -219,9 +227,13 @@ def guarded(run: Callable[[], int], *, usage: int, failed: int, program: str) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``keyvaultfs``."""
     words = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _run(words), usage=USAGE, failed=FAILED, program="keyvaultfs")
+
+
+def _run(words: Sequence[str]) -> int:
     args = parser(dev="dev" in words[:1]).parse_args(words)
     run: Callable[[argparse.Namespace], int] = args.run
-    return guarded(lambda: run(args), usage=USAGE, failed=FAILED, program="keyvaultfs")
+    return run(args)
 
 
 if __name__ == "__main__":

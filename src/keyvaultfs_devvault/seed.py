@@ -8,13 +8,13 @@ import tomllib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.devvault.records import NAME, VERSION, Attributes
+from keyvaultfs_devvault.records import NAME, VERSION, Attributes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keyvaultfs.devvault.certificates import Authority
-    from keyvaultfs.devvault.store import Store
+    from keyvaultfs_devvault.certificates import Authority
+    from keyvaultfs_devvault.store import Store
 
 _ATTRIBUTES = {item.name: item.type for item in fields(Attributes)}
 _KNOWN = {"name", "value", "version", *_ATTRIBUTES}

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from keyvaultfs.devvault.backup import Sealer
-from keyvaultfs.devvault.faults import Rules
-from keyvaultfs.devvault.journal import Journal
-from keyvaultfs.devvault.store import Store
-from keyvaultfs.devvault.tokens import Tokens
+from keyvaultfs_devvault.backup import Sealer
+from keyvaultfs_devvault.faults import Rules
+from keyvaultfs_devvault.journal import Journal
+from keyvaultfs_devvault.store import Store
+from keyvaultfs_devvault.tokens import Tokens
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.devvault import errors
-from keyvaultfs.devvault.records import Attributes
+from keyvaultfs_devvault import errors
+from keyvaultfs_devvault.records import Attributes
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.records import Deleted, Secret, Version
+    from keyvaultfs_devvault.records import Deleted, Secret, Version
 
 MAX_VALUE = 25_600  # characters
 MAX_TAGS = 15

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
-from keyvaultfs.devvault.errors import VaultError
-from keyvaultfs.devvault.faults import Rule
-from keyvaultfs.devvault.seed import parse_attributes, plant
+from keyvaultfs_devvault.errors import VaultError
+from keyvaultfs_devvault.faults import Rule
+from keyvaultfs_devvault.seed import parse_attributes, plant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from keyvaultfs.devvault.front import Front
-    from keyvaultfs.devvault.imds import ImdsApp
-    from keyvaultfs.devvault.records import Secret
-    from keyvaultfs.devvault.state import State
+    from keyvaultfs_devvault.front import Front
+    from keyvaultfs_devvault.imds import ImdsApp
+    from keyvaultfs_devvault.records import Secret
+    from keyvaultfs_devvault.state import State
 
     Endpoint = Callable[[Request], Awaitable[Any]]
 

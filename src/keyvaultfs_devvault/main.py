@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from keyvaultfs.devvault import seed
-from keyvaultfs.devvault.arguments import add_arguments
-from keyvaultfs.devvault.certificates import Authority
-from keyvaultfs.devvault.errors import VaultError
-from keyvaultfs.devvault.server import Addresses, check_host, serve
-from keyvaultfs.devvault.state import Knobs, State
+from keyvaultfs_devvault import seed
+from keyvaultfs_devvault.arguments import add_arguments
+from keyvaultfs_devvault.certificates import Authority
+from keyvaultfs_devvault.errors import VaultError
+from keyvaultfs_devvault.server import Addresses, check_host, serve
+from keyvaultfs_devvault.state import Knobs, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,7 +181,7 @@ def as_text(addresses: Addresses, mount: Path | None = None) -> str:
 
 
 def main() -> int:
-    """`python -m keyvaultfs.devvault.main`, without the rest of the command line."""
+    """`python -m keyvaultfs_devvault.main`, without the rest of the command line."""
     parser = argparse.ArgumentParser(prog="keyvaultfs dev", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args())

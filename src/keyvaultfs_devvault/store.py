@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from keyvaultfs.devvault import errors
-from keyvaultfs.devvault.records import NAME, Attributes, Deleted, Secret, Version
+from keyvaultfs_devvault import errors
+from keyvaultfs_devvault.records import NAME, Attributes, Deleted, Secret, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable

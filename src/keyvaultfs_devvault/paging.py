@@ -8,7 +8,7 @@ import bisect
 import json
 from typing import TYPE_CHECKING
 
-from keyvaultfs.devvault import errors
+from keyvaultfs_devvault import errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

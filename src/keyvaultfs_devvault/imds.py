@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.devvault.errors import VaultError
-from keyvaultfs.devvault.request import IMDS, Answer, Call, parse_headers, parse_query
-from keyvaultfs.devvault.tokens import CLIENT_ID
+from keyvaultfs_devvault.errors import VaultError
+from keyvaultfs_devvault.request import IMDS, Answer, Call, parse_headers, parse_query
+from keyvaultfs_devvault.tokens import CLIENT_ID
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.faults import Rule
-    from keyvaultfs.devvault.state import State
-    from keyvaultfs.devvault.tokens import Issued
+    from keyvaultfs_devvault.faults import Rule
+    from keyvaultfs_devvault.state import State
+    from keyvaultfs_devvault.tokens import Issued
 
 PATH = "/metadata/identity/oauth2/token"
 _VERSIONS = ["2020-10-01", "2020-09-01", "2020-07-15"]

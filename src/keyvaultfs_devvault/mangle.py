@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from keyvaultfs.devvault import errors, paging
-from keyvaultfs.devvault.app import next_link
-from keyvaultfs.devvault.request import Answer
-from keyvaultfs.devvault.tokens import CALLER, TENANT
+from keyvaultfs_devvault import errors, paging
+from keyvaultfs_devvault.app import next_link
+from keyvaultfs_devvault.request import Answer
+from keyvaultfs_devvault.tokens import CALLER, TENANT
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.faults import Rule
-    from keyvaultfs.devvault.request import Call
+    from keyvaultfs_devvault.faults import Rule
+    from keyvaultfs_devvault.request import Call
 
 _HTML = b"<html><head><title>Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 FOREIGN = "https://vault.example.net:443/secrets?api-version=7.4&$skiptoken=eyJ9"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from keyvaultfs.devvault import errors
-from keyvaultfs.devvault.records import Secret, Version
+from keyvaultfs_devvault import errors
+from keyvaultfs_devvault.records import Secret, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable

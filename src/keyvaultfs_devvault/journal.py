@@ -7,7 +7,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.request import Call
+    from keyvaultfs_devvault.request import Call
 
 _KEPT = 500_000
 _HEADERS = (

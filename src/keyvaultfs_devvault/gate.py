@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from keyvaultfs.devvault import mangle
+from keyvaultfs_devvault import mangle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from keyvaultfs.devvault.faults import Rule
-    from keyvaultfs.devvault.front import Connection
-    from keyvaultfs.devvault.request import Answer, Call
-    from keyvaultfs.devvault.state import State
+    from keyvaultfs_devvault.faults import Rule
+    from keyvaultfs_devvault.front import Connection
+    from keyvaultfs_devvault.request import Answer, Call
+    from keyvaultfs_devvault.state import State
 
     Scope = dict[str, Any]
     Receive = Callable[[], Awaitable[Any]]

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.devvault import errors
+from keyvaultfs_devvault import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

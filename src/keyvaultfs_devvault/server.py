@@ -11,18 +11,18 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from keyvaultfs.devvault.app import VaultApp
-from keyvaultfs.devvault.certificates import Authority
-from keyvaultfs.devvault.control import control
-from keyvaultfs.devvault.front import Front
-from keyvaultfs.devvault.gate import Gate
-from keyvaultfs.devvault.imds import ImdsApp
-from keyvaultfs.devvault.request import IMDS, VAULT
+from keyvaultfs_devvault.app import VaultApp
+from keyvaultfs_devvault.certificates import Authority
+from keyvaultfs_devvault.control import control
+from keyvaultfs_devvault.front import Front
+from keyvaultfs_devvault.gate import Gate
+from keyvaultfs_devvault.imds import ImdsApp
+from keyvaultfs_devvault.request import IMDS, VAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keyvaultfs.devvault.state import State
+    from keyvaultfs_devvault.state import State
 
 _KEEP_ALIVE = 300  # seconds
 _FOREVER = 10**9  # requests per connection

@@ -8,17 +8,17 @@ from urllib.parse import quote
 
 from starlette.routing import Match, Route
 
-from keyvaultfs.devvault import errors, paging, wire
-from keyvaultfs.devvault.records import VERSION
-from keyvaultfs.devvault.request import VAULT, Answer, Call, parse_headers, parse_query
-from keyvaultfs.devvault.store import check_name
-from keyvaultfs.devvault.tokens import challenge
+from keyvaultfs_devvault import errors, paging, wire
+from keyvaultfs_devvault.records import VERSION
+from keyvaultfs_devvault.request import VAULT, Answer, Call, parse_headers, parse_query
+from keyvaultfs_devvault.store import check_name
+from keyvaultfs_devvault.tokens import challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from keyvaultfs.devvault.faults import Rule
-    from keyvaultfs.devvault.state import State
+    from keyvaultfs_devvault.faults import Rule
+    from keyvaultfs_devvault.state import State
 
 CLAIMS = "eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="
 

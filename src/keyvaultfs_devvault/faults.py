@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.request import Call
+    from keyvaultfs_devvault.request import Call
 
 DENIALS = ("policy", "rbac", "firewall", "connection", "obo", "disabled")
 REJECTIONS = ("missing", "audience", "issuer", "expired", "key", "claims")

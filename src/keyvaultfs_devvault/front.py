@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from keyvaultfs.devvault.faults import Rule
-    from keyvaultfs.devvault.state import State
+    from keyvaultfs_devvault.faults import Rule
+    from keyvaultfs_devvault.state import State
 
 _PIECES = 20  # a second, of a slow connection
 _CUTS = ("refuse", "reset")  # outages that end the connections that there are
