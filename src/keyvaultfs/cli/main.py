@@ -99,8 +99,9 @@ def _dev(args: argparse.Namespace) -> int:
 
 def _without_dev_vault(exc: ImportError) -> str:
     """What to install: the .deb and the .rpm have the embedded vault apart, and a wheel has its libraries apart."""
+    missing = (exc.name or "its libraries").partition(".")[0]
     return (
-        f"the embedded vault needs {exc.name}: install the package keyvaultfs-dev-vault,"
+        f"the embedded vault needs {missing}: install the package keyvaultfs-dev-vault,"
         " or: pip install 'keyvaultfs[dev-vault]'"
     )
 
