@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import math
 import os
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import pyfuse3
 import trio
 
-from keyvaultfs.errors import Unavailable
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
-from keyvaultfs.filesystem.errno_map import bounded, handler
 from keyvaultfs.filesystem.nodes import FIRST_HASHED
+from keyvaultfs.filesystem.requests import SYSTEMD_SECONDS, request
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
@@ -29,12 +28,9 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
-    from keyvaultfs.model import SecretName
 
 T = TypeVar("T")
-
-SYSTEMD_SECONDS = 1.0
-"""PID 1 walks this mount for .path units and conditions; the whole machine waits while it does."""
+Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
 
 _DIRECTORY_BITS = 16
 
@@ -76,41 +72,36 @@ class Operations(pyfuse3.Operations):
         self._directories: dict[int, OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]] = {}
         self._lines = Lines(resolver.placeholder_number)
         self._texts: dict[int, bytes] = {}
-        self._of_systemd: set[int] = set()
+        self.of_systemd: set[int] = set()
 
-    @handler
-    async def lookup(
+    @request
+    def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
-    ) -> pyfuse3.EntryAttributes:
-        self._table.settle()
+    ) -> Answer[pyfuse3.EntryAttributes]:
         if parent_inode != pyfuse3.ROOT_INODE:
-            return await _hurry(self._lookup_control(parent_inode, name), ctx.pid == 1)
+            return self._lookup_control(parent_inode, name)
         if name == control.NAME:
             return self._control_attributes(control.DIRECTORY)
         secret = names.parse(name)
         if secret is None:
             return _never()
         known = self._resolver.lookup_now(secret, name)
-        if known is not None:
-            return known
-        return await _hurry(self._lookup(secret, name, _patience(ctx)), ctx.pid == 1)
+        return self._resolver.lookup(secret, name, _patience(ctx)) if known is None else known
 
-    @handler
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
-        self._table.settle()
+    @request
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         if inode == pyfuse3.ROOT_INODE:
             return attributes.directory(self._look, inode, self._look.dir_mode)
         own = self._control.attributes(inode)
         return own if own is not None else self._resolver.getattr(self._node(inode))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """The kernel drops references. Has no answer, so it has no errno either."""
+        """The kernel drops references. Has no answer, so it has no errno either, and is no `request`."""
         for inode, count in inode_list:
             self._table.forget(inode, count)
 
-    @handler
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
-        self._table.settle()
+    @request
+    def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[pyfuse3.FileInfo]:
         if flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
         if inode < FIRST_HASHED:
@@ -119,16 +110,10 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=fh, direct_io=True)
         node = self._node(inode)
         opened = self._resolver.open_now(node)
-        if opened is None:
-            opened = await _hurry(self._open(node, _patience(ctx)), ctx.pid == 1)
-        handle, keep_cache = opened
-        if ctx.pid == 1:
-            self._of_systemd.add(handle.fh)
-        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
+        return self._open(node, ctx) if opened is None else self._opened(opened, ctx)
 
-    @handler
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        self._table.settle()
+    @request
+    def read(self, fh: FileHandleT, off: int, size: int) -> Answer[bytes]:
         text = self._texts.get(fh)
         if text is not None:
             return text[off : off + size]
@@ -136,55 +121,51 @@ class Operations(pyfuse3.Operations):
         if handle is None:
             raise pyfuse3.FUSEError(errno.EIO)
         data = self._resolver.read_now(handle, off, size)
-        if data is not None:
-            return data
-        return await _hurry(self._read(handle, off, size), fh in self._of_systemd)
+        return self._resolver.read(handle, off, size) if data is None else data
 
-    @handler
-    async def release(self, fh: FileHandleT) -> None:
-        self._of_systemd.discard(fh)
+    @request
+    def release(self, fh: FileHandleT) -> None:
+        self.of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
-        # Afterwards: what is gone need not be settled.
-        self._table.settle()
 
-    @handler
+    @request
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         fh = self._new_handle(inode)
-        self._directories[fh] = await _hurry(self._open_directory(inode), ctx.pid == 1)
+        self._directories[fh] = await self._open_directory(inode)
         if ctx.pid == 1:
-            self._of_systemd.add(fh)
+            self.of_systemd.add(fh)
         return fh
 
-    @handler
+    @request
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories.get(fh)
         if directory is None:  # a predecessor opened it
             directory = self._directories[fh] = await self._open_directory(fh & ((1 << _DIRECTORY_BITS) - 1))
         if isinstance(directory, OpenDirectory):
-            await _hurry(self._read_root(directory, start_id, token), fh in self._of_systemd)
+            await self._read_root(directory, start_id, token)
             return
         for position in range(start_id, len(directory)):
             name, found = directory[position]
             if not pyfuse3.readdir_reply(token, name, found, position + 1):
                 break
 
-    @handler
+    @request
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._of_systemd.discard(fh)
+        self.of_systemd.discard(fh)
         directory = self._directories.pop(fh, None)
         if isinstance(directory, OpenDirectory):
             await directory.close()
 
-    @handler
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
+    @request
+    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 4096
         data.f_namemax = 127
         return data
 
-    @handler
-    async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:  # noqa: ARG002
+    @request
+    def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:  # noqa: ARG002
         if not name.startswith(b"user."):
             # No access control lists and no labels here: after one such answer ls(1) asks for no other file. Never
             # ENOSYS, after which the kernel asks for no attribute any more.
@@ -195,32 +176,32 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return known[name]
 
-    @handler
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:  # noqa: ARG002
+    @request
+    def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:  # noqa: ARG002
         node = self._table.nodes.get(inode)
         return [] if node is None else list(self._resolver.extended(node, self._base_url))
 
-    @bounded
-    async def _lookup(self, secret: SecretName, name: bytes, patience: float) -> pyfuse3.EntryAttributes:
-        return await self._resolver.lookup(secret, name, patience)
+    def settle(self) -> None:
+        """The kernel has had the answers to all earlier requests."""
+        self._table.settle()
 
-    @bounded
-    async def _open(self, node: Node, patience: float) -> tuple[Handle, bool]:
-        return await self._resolver.open(node, patience)
+    async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
+        return self._opened(await self._resolver.open(node, _patience(ctx)), ctx)
 
-    @bounded
-    async def _read(self, handle: Handle, offset: int, size: int) -> bytes:
-        return await self._resolver.read(handle, offset, size)
+    def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
+        handle, keep_cache = opened
+        if ctx.pid == 1:
+            self.of_systemd.add(handle.fh)
+        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
 
-    async def _refuse_write(self, *args: object) -> NoReturn:  # noqa: ARG002
+    def _refuse_write(self, *args: object) -> NoReturn:  # noqa: ARG002
         raise pyfuse3.FUSEError(errno.EROFS)
 
     # Answered by handlers too: a remount can clear the kernel's read-only flag.
-    _refused: Any = handler(_refuse_write)
+    _refused: Any = request(_refuse_write)
     create = link = mkdir = mknod = removexattr = rename = rmdir = _refused
     setattr = setxattr = symlink = unlink = write = _refused
 
-    @bounded
     async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
         if parent == control.DIRECTORY:
             if name not in control.ENTRIES:
@@ -243,7 +224,6 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ESTALE)
         return found
 
-    @bounded
     async def _open_directory(
         self, inode: InodeT
     ) -> OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]:
@@ -259,7 +239,6 @@ class Operations(pyfuse3.Operations):
             (item.version.encode(), self._resolver.placeholder(secret, item.version)) for item in items
         )
 
-    @bounded
     async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
         line = await directory.at(position)
@@ -289,15 +268,6 @@ class Operations(pyfuse3.Operations):
 def _patience(ctx: RequestContext) -> float:
     """Seconds to wait for news of a name, so that a rotation can be told within PID 1's second too."""
     return SYSTEMD_SECONDS - BOUNDED_SECONDS if ctx.pid == 1 else math.inf
-
-
-async def _hurry(call: Coroutine[Any, Any, T], hurried: bool) -> T:
-    """Wait for what PID 1 wants no longer than PID 1 may wait."""
-    if not hurried:
-        return await call
-    with trio.move_on_after(SYSTEMD_SECONDS):
-        return await call
-    raise Unavailable("NotYetKnown")
 
 
 def _never() -> pyfuse3.EntryAttributes:

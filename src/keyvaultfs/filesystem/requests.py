@@ -1,0 +1,154 @@
+"""What holds for every request of the kernel, whatever it asks: errno, deadline, PID 1's patience, settling."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import traceback
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+
+import pyfuse3
+import trio
+
+from keyvaultfs import errors
+from keyvaultfs.log import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from keyvaultfs.metrics import FilesystemMetrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ERRNO: dict[type[Exception], int] = {
+    errors.NotFound: errno.ENOENT,
+    errors.Refused: errno.EACCES,
+    trio.TooSlowError: errno.ETIMEDOUT,
+    errors.KeyVaultFSError: errno.EIO,
+}
+"""Exception -> errno: nowhere else."""
+
+SYSTEMD_SECONDS = 1.0
+"""PID 1 walks this mount for .path units and conditions; the whole machine waits while it does."""
+
+
+class Served(Protocol):
+    """What a handler's object has."""
+
+    @property
+    def metrics(self) -> FilesystemMetrics:
+        """Counters of the mount."""
+
+    @property
+    def in_flight(self) -> set[trio.CancelScope]:
+        """Scopes of the requests that wait; cancelling one makes it answer EIO."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a request of the kernel may take."""
+
+    @property
+    def of_systemd(self) -> set[int]:
+        """Handles that PID 1 has open."""
+
+    def settle(self) -> None:
+        """The kernel has had the answers to all earlier requests."""
+
+
+S = TypeVar("S", bound=Served)
+
+
+def number(exc: Exception) -> int | None:
+    """The errno of one of our exceptions, None for one that nobody foresaw."""
+    return next((ERRNO[kind] for kind in ERRNO if isinstance(exc, kind)), None)
+
+
+@overload
+def request(
+    fn: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]: ...
+
+
+@overload
+def request(
+    fn: Callable[Concatenate[S, P], T | Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]: ...
+
+
+def request(
+    fn: Callable[Concatenate[S, P], T | Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Make a handler of a function that gives its answer at once, or a coroutine for an answer that must be waited for.
+
+    - It is counted, by its name, and so is the errno of a failure.
+    - Whatever it raises becomes an errno: pyfuse3 ends its loop on an exception that is no FUSEError. One that nobody
+      foresaw is logged by its type and frames, never by its text: ``int("p@ss")`` quotes its argument.
+    - Handles of earlier requests count as known to the kernel (`Served.settle`).
+    - What must be waited for has a deadline, `Served.timeout` or PID 1's, and others can end it: a program that waits
+      on FUSE cannot be killed. An answer that is there at once does without: a cancel scope costs more than all the
+      rest of such a request.
+
+    Who asks is told by a last parameter ``ctx``, or by a first one ``fh``, of which `Served.of_systemd` knows.
+    """
+    name = fn.__name__
+    by_systemd = _by_systemd(fn)
+
+    @functools.wraps(fn)
+    async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.metrics.requests[name] += 1
+        try:
+            self.settle()
+            answer = fn(self, *args, **kwargs)
+            if isinstance(answer, CoroutineType):
+                return await _in_time(self, answer, hurried=by_systemd(self, args))
+        except Exception as exc:  # noqa: BLE001 - any other than FUSEError would end the loop and lose the mount
+            _fail(self, name, exc)
+        else:
+            return cast("T", answer)
+
+    return handler
+
+
+async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:
+    """Wait for what PID 1 wants no longer than PID 1 may wait."""
+    seconds = min(SYSTEMD_SECONDS, served.timeout) if hurried else served.timeout
+    scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+    served.in_flight.add(scope)
+    try:
+        with scope:
+            return await waiting
+    finally:
+        served.in_flight.discard(scope)
+    if trio.current_time() < scope.deadline:
+        raise errors.Unavailable("Unmounted")
+    if hurried:
+        raise errors.Unavailable("NotYetKnown")
+    raise trio.TooSlowError
+
+
+def _fail(served: Served, name: str, exc: Exception) -> NoReturn:
+    if isinstance(exc, pyfuse3.FUSEError):
+        code = exc.errno
+    else:
+        known = number(exc)
+        if known is None:
+            frames = "".join(traceback.format_tb(exc.__traceback__))
+            LOG.error("bug in %s: %s\n%s", name, type(exc).__name__, frames)
+        elif isinstance(exc, errors.KeyVaultFSError):
+            LOG.debug("%s: %s", name, exc.cause)
+        code = known or errno.EIO
+    served.metrics.errors[errno.errorcode.get(code, str(code))] += 1
+    raise pyfuse3.FUSEError(code) from None
+
+
+def _by_systemd(fn: Callable[..., object]) -> Callable[[Served, tuple[Any, ...]], bool]:
+    """How to tell from a handler's arguments whether PID 1 asks."""
+    parameters = list(inspect.signature(fn).parameters)
+    if parameters[-1] == "ctx":
+        return lambda _, args: bool(args[-1].pid == 1)
+    if parameters[1] == "fh":
+        return lambda served, args: args[0] in served.of_systemd
+    return lambda *_: False

@@ -1,0 +1,117 @@
+"""What holds for every request of the kernel holds for each handler."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pyfuse3
+import pytest
+import trio
+from trio.testing import MockClock
+
+from keyvaultfs.errors import NotFound, Refused, Unavailable
+from keyvaultfs.filesystem.operations import Operations
+from keyvaultfs.filesystem.requests import request
+from keyvaultfs.metrics import FilesystemMetrics
+
+SYSTEMD, OTHERS = SimpleNamespace(pid=1), SimpleNamespace(pid=4711)
+ANSWERLESS = {"forget"}
+
+
+class Handlers:
+    """Handlers of every kind, as the decorator sees them."""
+
+    def __init__(self) -> None:
+        self.metrics = FilesystemMetrics()
+        self.in_flight: set[trio.CancelScope] = set()
+        self.of_systemd: set[int] = set()
+        self.timeout = 10.0
+        self.settled = 0
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    @request
+    def at_once(self, answer: Any, ctx: Any) -> str:  # noqa: ARG002
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    @request
+    async def waits(self, seconds: float, ctx: Any) -> str:  # noqa: ARG002
+        await trio.sleep(seconds)
+        return "late"
+
+    @request
+    async def reads(self, fh: int, seconds: float) -> str:  # noqa: ARG002
+        await trio.sleep(seconds)
+        return "late"
+
+
+def test_each_handler_of_ours_is_a_request() -> None:
+    of_a_request = Handlers.at_once.__code__
+    wanted = [name for name in vars(pyfuse3.Operations) if callable(getattr(pyfuse3.Operations, name))]
+    ours = {name: vars(Operations)[name] for name in wanted if name in vars(Operations) and name[0] != "_"}
+    assert len(ours) > 15
+    bare = {name for name, fn in ours.items() if getattr(fn, "__code__", None) is not of_a_request}
+    assert bare == ANSWERLESS
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (NotFound("SecretNotFound"), errno.ENOENT),
+        (Refused("Forbidden"), errno.EACCES),
+        (Unavailable("ConnectTimeout"), errno.EIO),
+        (trio.TooSlowError(), errno.ETIMEDOUT),
+        (pyfuse3.FUSEError(errno.EROFS), errno.EROFS),
+    ],
+)
+async def test_what_a_handler_raises_becomes_an_errno_and_is_counted(raised: Exception, code: int) -> None:
+    handlers = Handlers()
+    with pytest.raises(pyfuse3.FUSEError) as told:
+        await handlers.at_once(raised, OTHERS)
+    assert told.value.errno == code
+    assert handlers.metrics.errors == {errno.errorcode[code]: 1}
+    assert handlers.metrics.requests == {"at_once": 1}
+
+
+async def test_each_request_settles_those_before_it() -> None:
+    handlers = Handlers()
+    assert await handlers.at_once("answer", OTHERS) == "answer"
+    assert await handlers.waits(0, OTHERS) == "late"
+    assert handlers.settled == 2
+
+
+@pytest.mark.parametrize(("who", "seconds", "code"), [(OTHERS, 10, errno.ETIMEDOUT), (SYSTEMD, 1, errno.EIO)])
+async def test_what_waits_has_a_deadline_and_pid_1_its_own(
+    autojump_clock: MockClock, who: Any, seconds: float, code: int
+) -> None:
+    handlers = Handlers()
+    if who is SYSTEMD:
+        handlers.of_systemd.add(7)
+    for call in (partial(handlers.waits, 60, who), partial(handlers.reads, 7, 60)):
+        begin = trio.current_time()
+        with pytest.raises(pyfuse3.FUSEError) as told:
+            await call()
+        assert (told.value.errno, trio.current_time() - begin) == (code, seconds)
+    assert not handlers.in_flight
+
+
+async def test_what_waits_can_be_ended_by_others(autojump_clock: MockClock) -> None:
+    handlers = Handlers()
+
+    async def end_it() -> None:
+        await trio.sleep(0.5)
+        for scope in handlers.in_flight:
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_it)
+        with pytest.raises(pyfuse3.FUSEError) as told:
+            await handlers.waits(60, OTHERS)
+    assert told.value.errno == errno.EIO
+    assert not handlers.in_flight
