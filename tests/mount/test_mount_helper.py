@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyvaultfs.ipc import Launch
-from keyvaultfs.keeper import mounting
+from keyvaultfs.keeper import mountinfo, mounting
 from keyvaultfs.options import Settings
 from tests.support.mount import environment, mounts_below, wait_until
 
@@ -302,7 +302,7 @@ def test_generic_options_are_accepted(folder: Path) -> None:
 
 def test_rw_mounts_read_only_with_a_note(nobody_there: str, folder: Path) -> None:
     done = helper("https://127.0.0.1:1", folder / "kv", "-o", f"rw,{nobody_there}")
-    (there,) = (one for one in mounting.table() if one.mountpoint == str(folder / "kv"))
+    (there,) = (one for one in mountinfo.table() if one.mountpoint == str(folder / "kv"))
     flags = os.statvfs(folder / "kv").f_flag
     umount(folder / "kv")
     assert (done.returncode, there.fstype) == (0, "fuse.keyvaultfs")

@@ -35,8 +35,8 @@ def environment(source: Path = ROOT / "src") -> dict[str, str]:
 
 def mounts_below(folder: Path) -> list[str]:
     """Mount points below a folder, read from the kernel's table: asking the mount itself may hang with it."""
-    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    points = [line.split()[4].replace("\\040", " ") for line in table]
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    points = [os.fsdecode(line.split(b" ")[4].replace(b"\\040", b" ")) for line in lines if line]
     return [point for point in points if Path(point).is_relative_to(folder)]
 
 

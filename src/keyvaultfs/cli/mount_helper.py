@@ -84,14 +84,14 @@ def _remount(args: argparse.Namespace, texts: Sequence[str]) -> int:
     import os
 
     from keyvaultfs import options
-    from keyvaultfs.keeper import mounting
+    from keyvaultfs.keeper import mountinfo, mounting
 
     pieces = [piece for text in texts for piece in options.split(text) if not piece.startswith(_KERNELS)]
     parsed = options.parse([_quoted(piece) for piece in pieces])
     if [piece for piece in pieces if piece in {"ro", "rw"}][-1:] == ["rw"]:
         raise KeyVaultFSError("", "a vault cannot be written through this file system: it stays read-only")
     mountpoint = os.path.realpath(args.mountpoint)
-    there = mounting.topmost(mountpoint)
+    there = mountinfo.topmost(mountpoint)
     if there is None or there.fstype != mounting.FSTYPE:
         raise KeyVaultFSError("", f"{mountpoint} is not a keyvaultfs mount")
     if parsed.own:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper import lookup, mounting
+from keyvaultfs.keeper import lookup, mountinfo, mounting
 from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.process import WorkerProcess, high
 from keyvaultfs.keeper.sink import Sink
@@ -75,7 +75,7 @@ class Keeper:
             self.values = high(os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC))
             self.init = self._read_init()
             self._listen_to_signals()
-            self._mountinfo = high(os.open("/proc/self/mountinfo", os.O_RDONLY))
+            self._mountinfo = high(os.open(mountinfo.PATH, os.O_RDONLY))
             self._check_workers()  # the first one starts now, and not after a tick
             while self._stop is None:
                 self._turn()
@@ -288,7 +288,7 @@ class Keeper:
     def _check_mount(self, *, changed: bool) -> None:
         """The mount table changed: was it this mount? A lazy unmount lets the connection live until the last close."""
         if changed and not self._gone:
-            self._gone = not mounting.is_ours(self.launch.mountpoint, self._connection)
+            self._gone = mountinfo.now(self._connection) is None
             if self._gone and self.worker is not None:
                 self.worker.channel.send("unmounted")
         if self._gone or changed:

@@ -1,4 +1,4 @@
-"""mount(2), fusermount3, and what the kernel says is mounted where. Standard library only."""
+"""mount(2) and fusermount3. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import contextlib
 import ctypes
 import errno
 import os
-import re
 import socket
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.errors import KeyVaultFSError, UsageError
+from keyvaultfs.keeper.mountinfo import Mounted, topmost
 
 if TYPE_CHECKING:
     from keyvaultfs.ipc import Launch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 FSTYPE = "fuse.keyvaultfs"
 _DEVICE = "/dev/fuse"
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 1, 2, 4, 8, 256
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _FUSERMOUNT_SECONDS = 20
 _PATHS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -29,46 +28,6 @@ _CONNECTIONS = "/sys/fs/fuse/connections"
 _MAX_READ = 1 << 17
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """A line of /proc/self/mountinfo.
-
-    Attributes:
-        number: the mount's id, which tells it from an earlier one at the same place.
-        minor: of the device: the number of the FUSE connection.
-    """
-
-    number: int
-    minor: int
-    mountpoint: str
-    fstype: str
-    source: str
-
-
-def table() -> list[Mounted]:
-    """All mounts that this process sees. Never asks a file system."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-        return [_line(line) for line in file]
-
-
-def _line(line: str) -> Mounted:
-    left, _, right = line.rstrip("\n").partition(" - ")
-    fields = left.split(" ")
-    fstype, source = right.split(" ")[:2]
-    minor = int(fields[2].partition(":")[2])
-    return Mounted(int(fields[0]), minor, _plain(fields[4]), _plain(fstype), _plain(source))
-
-
-def _plain(text: str) -> str:
-    """Undo the octal escapes of mountinfo."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def topmost(mountpoint: str) -> Mounted | None:
-    """What is mounted on a path, the last one if there are several."""
-    return next((one for one in reversed(table()) if one.mountpoint == mountpoint), None)
 
 
 def mount(launch: Launch, settings: Settings) -> int:
@@ -161,7 +120,9 @@ def _mount_as_root(launch: Launch, settings: Settings) -> int:
         os.fsencode(launch.source),
         os.fsencode(launch.mountpoint),
         FSTYPE.encode(),
-        _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC,
+        # nosymfollow: a worker that somebody has taken over could serve a link that a program of root's
+        # follows out of the mount. Kernels before 5.10 ignore it.
+        _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW,
         os.fsencode(",".join(words)),
     )
     if done != 0:
@@ -206,8 +167,8 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
             check=False,
         )
         if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-            raise UsageError(f"{launch.mountpoint}: {said[-1] if said else 'fusermount3 failed'}")
+            said = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+            raise UsageError(f"{launch.mountpoint}: {said or 'fusermount3 failed'}")
         ours.settimeout(_FUSERMOUNT_SECONDS)
         return _receive_descriptor(ours)
 
@@ -234,11 +195,6 @@ def connection(mountpoint: str) -> Mounted:
     if found is None or found.fstype != FSTYPE:
         raise KeyVaultFSError("", f"{mountpoint} was unmounted at once")
     return found
-
-
-def is_ours(mountpoint: str, ours: Mounted) -> bool:
-    """Whether our mount is still there; something else may be mounted over it."""
-    return any(one.number == ours.number and one.mountpoint == mountpoint for one in table())
 
 
 def unmount(mountpoint: str) -> None:
