@@ -120,7 +120,7 @@ class VaultApp:
                 whom = whom if rule.challenge is None else rule.challenge
                 claims = CLAIMS if rule.reject == "claims" else None
             if whom:
-                answer.headers["www-authenticate"] = challenge(whom, claims)
+                answer.headers["www-authenticate"] = challenge(whom, claims, self._state.knobs.tenant)
         return answer
 
     def dress(self, call: Call, answer: Answer) -> Answer:

@@ -49,5 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="keep the authority with its key there, so that it is the same at the next start",
     )
+    parser.add_argument(
+        "--arc",
+        metavar="FOLDER",
+        type=Path,
+        help="have the token endpoint be Azure Arc's, whose key files go there; /var/opt/azcmagent/tokens is where"
+        " Microsoft's clients look",
+    )
     parser.add_argument("--json", action="store_true", help="say where everything is in one line of JSON")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input does")

@@ -37,6 +37,17 @@ class VaultError(Exception):
         return {"error": error}
 
 
+class TokenError(VaultError):
+    """An error in the token endpoint's words, which are not Key Vault's."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(status, error, description)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"error": self.code, "error_description": self.message}
+
+
 def bad_parameter(message: str, inner: str | None = None) -> VaultError:
     """400: the request cannot be understood."""
     return VaultError(400, "BadParameter", message, inner)

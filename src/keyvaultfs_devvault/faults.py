@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DENIALS = ("policy", "rbac", "firewall", "connection", "obo", "disabled")
 REJECTIONS = ("missing", "audience", "issuer", "expired", "key", "claims")
 OUTAGES = ("reset", "refuse", "silent")
-MALFORMED = ("half", "html", "empty", "not-utf8")
+MALFORMED = ("half", "html", "empty", "not-utf8", "bom")
 PAGES = ("empty", "null")
 _CHOICES = {
     "deny": DENIALS,
@@ -31,6 +31,7 @@ _NUMBERS: dict[str, type | tuple[type, ...]] = {
     "delay": (int, float),
     "status": int,
     "huge": int,
+    "pad": int,
     "body_rate": (int, float),
     "rate": (int, float),
     "reset": int,
@@ -60,6 +61,8 @@ class Rule:
     Instead of the answer:
         status, code, message, inner_code: an error of Key Vault. json: another JSON body.
         body_base64, content_type: any bytes. huge: a value of so many MiB. redirect: the Location of a 307.
+        raw: a whole HTTP response, letter for letter (latin-1), with any framing; pad: so many MiB of "a" behind
+        it; then the connection is closed.
         deny: a 403. reject: a 401, one of REJECTIONS or any message.
 
     The answer, spoilt:
@@ -91,6 +94,8 @@ class Rule:
     body_base64: str | None = None
     content_type: str | None = None
     huge: int | None = None
+    raw: str | None = None
+    pad: int | None = None
     redirect: str | None = None
     deny: str | None = None
     reject: str | None = None
@@ -146,6 +151,10 @@ class Rule:
         """The bytes of `body_base64`."""
         return None if self.body_base64 is None else base64.b64decode(self.body_base64)
 
+    def framed(self) -> bytes | None:
+        """The bytes of `raw`."""
+        return None if self.raw is None else self.raw.encode("latin-1")
+
 
 def _check(given: dict[str, Any]) -> None:
     for name, choices in _CHOICES.items():
@@ -156,6 +165,9 @@ def _check(given: dict[str, Any]) -> None:
             isinstance(given[name], bool) or not isinstance(given[name], kind)
         ):
             raise ValueError(f"{name} is a number")
+    raw = given.get("raw") or ""
+    if not isinstance(raw, str) or not all(ord(letter) < 256 for letter in raw):
+        raise ValueError("raw is a text of latin-1")
     if not all(isinstance(op, str) for op in given.get("op", [])):
         raise ValueError("op is a word or a list of words")
     try:

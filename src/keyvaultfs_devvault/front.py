@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keyvaultfs_devvault.state import State
 
 _PIECES = 20  # a second, of a slow connection
+_PIECES_OF_MIB = 16  # of 65,536 bytes
 _CUTS = ("refuse", "reset")  # outages that end the connections that there are
 _ENDS = (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -46,12 +47,16 @@ class Connection:
         self._rate = math.inf
         self._room = math.inf
         self._end = "reset"
+        self._instead: bytes | None = None
+        self._pad = 0
         self._scope = trio.CancelScope()
 
     def begin(self, rule: Rule | None) -> None:
         """A request has arrived: its rule holds for the bytes of its answer."""
         self._rate = math.inf if rule is None or rule.rate is None else rule.rate
         self._room = math.inf
+        self._instead = None if rule is None else rule.framed()
+        self._pad = 0 if rule is None else rule.pad or 0
         for end in ("reset", "close", "stall"):
             size = None if rule is None else getattr(rule, end)
             if size is not None:
@@ -82,8 +87,17 @@ class Connection:
         with contextlib.suppress(*_ENDS):
             async for data in self._server:
                 await self._front.audible()
+                if self._instead is not None:
+                    await self._send_instead(self._instead)
+                    return
                 if not await self._forward(bytes(data)):
                     return
+
+    async def _send_instead(self, response: bytes) -> None:
+        """What the rule says in place of all that the HTTP server has answered, whose framing is always right."""
+        await self._client.send_all(response)
+        for _ in range(self._pad * _PIECES_OF_MIB):
+            await self._client.send_all(b"a" * 65_536)
 
     async def _forward(self, data: bytes) -> bool:
         """Send within the rule's limits; False when the connection is to end."""

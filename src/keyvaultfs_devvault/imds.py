@@ -1,10 +1,12 @@
-"""The token endpoint of a virtual machine (PROTOCOL.md §7)."""
+"""The token endpoint of a virtual machine, or of a server with Azure Arc's agent (PROTOCOL.md §7)."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs_devvault.errors import VaultError
+from keyvaultfs_devvault.arc import KeyFiles, KeyWanted
+from keyvaultfs_devvault.errors import TokenError, VaultError
 from keyvaultfs_devvault.request import IMDS, Answer, Call, parse_headers, parse_query
 from keyvaultfs_devvault.tokens import CLIENT_ID
 
@@ -17,23 +19,13 @@ PATH = "/metadata/identity/oauth2/token"
 _VERSIONS = ["2020-10-01", "2020-09-01", "2020-07-15"]
 
 
-class TokenError(VaultError):
-    """An error in the token endpoint's words, which are not Key Vault's."""
-
-    def __init__(self, error: str, description: str, status: int = 400) -> None:
-        super().__init__(status, error, description)
-
-    def body(self) -> dict[str, Any]:
-        """The JSON body."""
-        return {"error": self.code, "error_description": self.message}
-
-
 class ImdsApp:
     """Hands out tokens for any resource, and the same one again until it ends, as IMDS does."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._cache: dict[tuple[str, str], Issued] = {}
+        self._keys = KeyFiles()
 
     def call(self, scope: dict[str, Any], body: bytes) -> Call:
         """What an ASGI request is about."""
@@ -60,6 +52,8 @@ class ImdsApp:
         if call.method != "GET":
             return Answer(405, {"allow": "GET"})
         self._check(call)
+        if self._state.knobs.arc is not None:
+            self._keys.check(call.headers.get("authorization"), Path(self._state.knobs.arc))
         resource, identity = call.parameter("resource") or "", self._identity(call)
         lifetime = None if rule is None else rule.lifetime
         issued = self._issue(resource, identity, lifetime)
@@ -81,12 +75,16 @@ class ImdsApp:
         )
 
     def error(self, call: Call, error: VaultError, rule: Rule | None = None) -> Answer:  # noqa: ARG002 - as VaultApp's
-        """An error's answer."""
-        return Answer.json(error.status, error.body())
+        """An error's answer; a key file that is to be read is named in its challenge."""
+        answer = Answer.json(error.status, error.body())
+        if isinstance(error, KeyWanted):
+            answer.headers["www-authenticate"] = f"Basic realm={error.file}"
+        return answer
 
     def dress(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002 - as VaultApp's
-        """Add the header that IMDS sends."""
-        answer.headers = {"server": "IMDS/150.870.65.1253", **answer.headers}
+        """Add the header that IMDS sends; Arc's agent sends none."""
+        if self._state.knobs.arc is None:
+            answer.headers = {"server": "IMDS/150.870.65.1253", **answer.headers}
         return answer
 
     def forget(self) -> None:

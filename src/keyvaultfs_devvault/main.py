@@ -21,6 +21,7 @@ from keyvaultfs_devvault import seed
 from keyvaultfs_devvault.arguments import add_arguments
 from keyvaultfs_devvault.certificates import Authority
 from keyvaultfs_devvault.errors import VaultError
+from keyvaultfs_devvault.imds import PATH
 from keyvaultfs_devvault.server import Addresses, check_host, serve
 from keyvaultfs_devvault.state import Knobs, State
 
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 with one line on standard error.
     """
-    state = State(Knobs(latency=args.latency, token_lifetime=args.token_lifetime))
+    arc = None if args.arc is None else str(args.arc)
+    state = State(Knobs(latency=args.latency, token_lifetime=args.token_lifetime, arc=arc))
     try:
         check_host(args.host)
         authority = Authority(args.authority)
@@ -82,8 +84,9 @@ async def _main(args: argparse.Namespace, state: State, authority: Authority, ca
         async with trio.open_nursery() as nursery:
             outcome = 0
             addresses: Addresses = await nursery.start(_plainly, serving)
-            say = as_json if args.json else as_text
-            sys.stdout.write(say(addresses, args.mount))
+            sys.stdout.write(
+                as_json(addresses) if args.json else as_text(addresses, args.mount, arc=args.arc is not None)
+            )
             sys.stdout.flush()
             if args.until_eof:
                 nursery.start_soon(_end_of_input, nursery.cancel_scope)
@@ -149,15 +152,20 @@ def mount_options(addresses: Addresses) -> str:
     return f"imds_endpoint={addresses.imds},ca_file={addresses.ca_file},resource={addresses.resource}"
 
 
-def as_json(addresses: Addresses, mount: Path | None = None) -> str:
+def as_json(addresses: Addresses) -> str:
     """One line for programs."""
-    del mount
     return json.dumps(dataclasses.asdict(addresses)) + "\n"
 
 
-def as_text(addresses: Addresses, mount: Path | None = None) -> str:
+def as_text(addresses: Addresses, mount: Path | None = None, *, arc: bool = False) -> str:
     """Some lines for people."""
     target = "MOUNTPOINT" if mount is None else str(mount)
+    where = [f"  export AZURE_POD_IDENTITY_AUTHORITY_HOST={addresses.imds}"]
+    if arc:
+        where = [
+            f"  export IDENTITY_ENDPOINT={addresses.imds}{PATH}",
+            f"  export IMDS_ENDPOINT={addresses.imds}",
+        ]
     return "\n".join(
         [
             f"Vault:     {addresses.url}",
@@ -169,7 +177,7 @@ def as_text(addresses: Addresses, mount: Path | None = None) -> str:
             f"  keyvaultfs mount {addresses.url} {target} -o {mount_options(addresses)}",
             "",
             "Microsoft's clients:",
-            f"  export AZURE_POD_IDENTITY_AUTHORITY_HOST={addresses.imds}",
+            *where,
             "  export AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential",
             f"  export REQUESTS_CA_BUNDLE={addresses.ca_file}",
             f"  # vault_url: {addresses.url}",

@@ -164,6 +164,9 @@ def _malformed(how: str, made: Answer) -> bytes:
     if how == "html":
         made.headers["content-type"] = "text/html"
         return _HTML
-    return {"half": made.body[: len(made.body) // 2], "empty": b"", "not-utf8": made.body[:-1] + b'\xff"}'}[
-        how
-    ]
+    return {
+        "half": made.body[: len(made.body) // 2],
+        "empty": b"",
+        "not-utf8": made.body[:-1] + b'\xff"}',
+        "bom": b"\xef\xbb\xbf" + made.body,
+    }[how]

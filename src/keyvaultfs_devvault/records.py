@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 VERSION = re.compile(r"[0-9a-f]{32}")
@@ -12,7 +13,12 @@ VERSION = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(slots=True, kw_only=True)
 class Attributes:
-    """What a caller may say of a version; None is "not said". Times are whole Unix seconds."""
+    """What a caller may say of a version; None is "not said". Times are whole Unix seconds.
+
+    Args:
+        odd: the control interface's alone: written over `attributes` in every answer, of whatever type, such as
+            ``{"exp": "soon"}``; secrets of other tools' making have such.
+    """
 
     content_type: str | None = None
     tags: dict[str, str] | None = None
@@ -22,6 +28,7 @@ class Attributes:
     created: int | None = None
     updated: int | None = None
     managed: bool | None = None
+    odd: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,13 +45,14 @@ class Version:
     nbf: int | None = None
     exp: int | None = None
     managed: bool = False
+    odd: dict[str, Any] = field(default_factory=dict)
 
     def describe(self, given: Attributes) -> None:
         """Take over what is said; what is not said stays. Given tags replace all tags."""
-        for name in ("content_type", "tags", "enabled", "nbf", "exp", "created", "updated", "managed"):
-            value = getattr(given, name)
+        for one in fields(given):
+            value = getattr(given, one.name)
             if value is not None:
-                setattr(self, name, value)
+                setattr(self, one.name, value)
 
 
 @dataclass(slots=True, kw_only=True)

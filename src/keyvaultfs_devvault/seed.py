@@ -29,7 +29,7 @@ def plant(store: Store, entry: object) -> str:
 
     Args:
         store: where.
-        entry: name and value, and any of content_type, tags, enabled, nbf, exp, created, updated, managed
+        entry: name and value, and any of content_type, tags, enabled, nbf, exp, created, updated, managed, odd
             (see `Attributes`), and version, its id.
 
     Returns:
@@ -64,7 +64,13 @@ def parse_attributes(name: str, entry: dict[str, Any]) -> Attributes:
     Raises:
         SeedError: for a wrong type.
     """
-    kinds: dict[str, type] = {"tags": dict, "content_type": str, "enabled": bool, "managed": bool}
+    kinds: dict[str, type] = {
+        "tags": dict,
+        "content_type": str,
+        "enabled": bool,
+        "managed": bool,
+        "odd": dict,
+    }
     given = {key: entry[key] for key in _ATTRIBUTES if entry.get(key) is not None}
     for key, value in given.items():
         kind = kinds.get(key, int)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from wsgiref.handlers import format_date_time
 
 import hypercorn.trio
 import trio
@@ -20,6 +22,7 @@ from keyvaultfs_devvault.imds import ImdsApp
 from keyvaultfs_devvault.request import IMDS, VAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from keyvaultfs_devvault.state import State
@@ -98,10 +101,10 @@ async def serve(
     ]
     async with trio.open_nursery() as nursery:
         for front, gate in gates:
-            backend = await nursery.start(_serve_http, gate, "127.0.0.1", 0)
+            backend = await nursery.start(_serve_http, gate, state.now, "127.0.0.1", 0)
             await nursery.start(front.serve, backend)
         admin = await nursery.start(
-            _serve_http, control(state, imds, (vault_front, imds_front)), host, admin_port
+            _serve_http, control(state, imds, (vault_front, imds_front)), time.time, host, admin_port
         )
         task_status.started(
             Addresses(
@@ -114,18 +117,31 @@ async def serve(
         )
 
 
+class _Config(Config):
+    """Hypercorn dates answers by this machine's clock; Debian 12's has no setting that leaves the date out."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._now = now
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """By the vault's own clock, which may differ."""
+        del protocol
+        return [(b"date", format_date_time(self._now()).encode())]
+
+
 async def _serve_http(
     app: Any,
+    now: Callable[[], float],
     host: str,
     port: int,
     *,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    config = Config()
+    config = _Config(now)
     config.bind = [_joined((host, port))]
     config.keep_alive_timeout = _KEEP_ALIVE
     config.keep_alive_max_requests = _FOREVER  # Debian 12's hypercorn knows no such limit, and ignores this
-    config.include_server_header = False
     config.loglevel = "WARNING"
     async with trio.open_nursery() as nursery:
         [url] = await nursery.start(hypercorn.trio.serve, app, config)

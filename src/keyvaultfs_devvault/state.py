@@ -10,7 +10,7 @@ from keyvaultfs_devvault.backup import Sealer
 from keyvaultfs_devvault.faults import Rules
 from keyvaultfs_devvault.journal import Journal
 from keyvaultfs_devvault.store import Store
-from keyvaultfs_devvault.tokens import Tokens
+from keyvaultfs_devvault.tokens import TENANT, Tokens
 
 
 @dataclass(slots=True)
@@ -26,7 +26,9 @@ class Knobs:
         token_lifetime: seconds.
         token_cache: whether the token endpoint hands out one token until it ends, as IMDS does.
         identities: client ids of the machine's user-assigned identities, or None to take any.
-        clock_offset: seconds added to the vault's wall clock.
+        clock_offset: seconds added to the vault's wall clock, by which it dates its answers and judges tokens.
+        tenant: that the vault trusts; another than `tokens.TENANT` refuses every token of this machine.
+        arc: the folder for key files: the token endpoint is that of Azure Arc's agent (see `arc`). None: IMDS.
     """
 
     latency: float = 0.0
@@ -38,6 +40,8 @@ class Knobs:
     token_cache: bool = True
     identities: list[str] | None = None
     clock_offset: float = 0.0
+    tenant: str = TENANT
+    arc: str | None = None
 
 
 @dataclass(slots=True)
@@ -77,3 +81,4 @@ class State:
         self.store.delete_delay = self.knobs.delete_delay
         self.store.retention = self.knobs.retention
         self.tokens.lifetime = self.knobs.token_lifetime
+        self.tokens.trusted = self.knobs.tenant

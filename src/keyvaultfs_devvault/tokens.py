@@ -21,6 +21,10 @@ TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 OBJECT_ID = "b2c1b2f0-0000-4000-8000-000000000001"
 CLIENT_ID = "a1b0c3d4-0000-4000-8000-000000000002"
 CALLER = {"appid": CLIENT_ID, "oid": OBJECT_ID, "tid": TENANT}
+_MACHINE = (
+    "/subscriptions/00000000-0000-4000-8000-000000000000/resourcegroups/dev"
+    "/providers/Microsoft.Compute/virtualMachines/dev"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,12 +42,15 @@ class Tokens:
     Args:
         clock: Unix seconds.
         lifetime: seconds that a token lives; Microsoft's client asks anew when less than 300 are left.
+
+    `trusted` is the tenant whose tokens pass; ours are of `TENANT`.
     """
 
     def __init__(self, clock: Callable[[], float], lifetime: float = 86_400) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self.lifetime = lifetime
+        self.trusted = TENANT
         self._revoked_before = 0
         self._serial = 0
 
@@ -67,6 +74,7 @@ class Tokens:
             "appid": client_id or CLIENT_ID,
             "oid": OBJECT_ID,
             "tid": TENANT,
+            "xms_mirid": _MACHINE,
             "ser": self._serial,
             "uti": uuid.uuid4().hex,
         }
@@ -93,6 +101,8 @@ class Tokens:
         claims = _decode(payload)
         if claims["ser"] <= self._revoked_before or claims["exp"] <= self._clock():
             raise errors.unauthorized(errors.TOKEN_EXPIRED)
+        if claims["tid"] != self.trusted:
+            raise errors.unauthorized(errors.wrong_issuer(self.trusted, claims["tid"]))
         if claims["aud"] not in audiences:
             raise errors.unauthorized(errors.wrong_audience(next(iter(audiences)), claims["aud"]))
 
@@ -104,14 +114,15 @@ class Tokens:
         return _base64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
 
 
-def challenge(resource: str, claims: str | None = None) -> str:
+def challenge(resource: str, claims: str | None = None, tenant: str = TENANT) -> str:
     """The `WWW-Authenticate` of every 401.
 
     Args:
         resource: whom a token must be for.
         claims: base64 JSON of continuous access evaluation, or None.
+        tenant: of the vault.
     """
-    text = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{resource}"'
+    text = f'Bearer authorization="https://login.microsoftonline.com/{tenant}", resource="{resource}"'
     return text + (f', error="insufficient_claims", claims="{claims}"' if claims else "")
 
 

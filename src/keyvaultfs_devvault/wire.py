@@ -102,7 +102,7 @@ class Render:
         answer.update(created=version.created, updated=version.updated, recoveryLevel=self._level)
         if self._api_version not in _WITHOUT_DAYS:
             answer["recoverableDays"] = self._days
-        return answer
+        return answer | version.odd
 
 
 def check_api_version(given: str | None) -> str:
