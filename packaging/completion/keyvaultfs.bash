@@ -10,7 +10,7 @@ _shtab_keyvaultfs_subparsers=(mount status refresh dev)
 _shtab_keyvaultfs_mount_option_strings=(-h --help -f --foreground -d --debug -o)
 _shtab_keyvaultfs_status_option_strings=(-h --help --json)
 _shtab_keyvaultfs_refresh_option_strings=(-h --help)
-_shtab_keyvaultfs_dev_option_strings=(-h --help --seed --host --port --imds-port --imds-host --admin-port --name --mount --latency --token-lifetime --ca-out --authority --json --until-eof)
+_shtab_keyvaultfs_dev_option_strings=(-h --help --seed --host --port --imds-port --imds-host --admin-port --name --mount --latency --token-lifetime --ca-out --authority --arc --json --until-eof)
 _shtab_keyvaultfs_option_strings=(-h --help --version)
 
 _shtab_keyvaultfs_mount_pos_0_COMPGEN=''
@@ -30,6 +30,7 @@ _shtab_keyvaultfs_dev___latency_COMPGEN=''
 _shtab_keyvaultfs_dev___token_lifetime_COMPGEN=''
 _shtab_keyvaultfs_dev___ca_out_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___authority_COMPGEN=_shtab_compgen_files
+_shtab_keyvaultfs_dev___arc_COMPGEN=''
 
 _shtab_keyvaultfs_pos_0_choices=(mount status refresh dev)
 

@@ -102,7 +102,7 @@ function _shtab_keyvaultfs_using
 end
 
 set -g _shtab_keyvaultfs_commands mount status refresh dev
-set -g _shtab_keyvaultfs_opts_with_value --admin-port --authority --ca-out --host --imds-host --imds-port --latency --mount --name --port --seed --token-lifetime -o
+set -g _shtab_keyvaultfs_opts_with_value --admin-port --arc --authority --ca-out --host --imds-host --imds-port --latency --mount --name --port --seed --token-lifetime -o
 
 complete -c keyvaultfs -e
 complete -c keyvaultfs -f
@@ -136,5 +136,6 @@ complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l latency -x -d 'before
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l token-lifetime -x -d 'of tokens (default: a day)'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l ca-out -xka "(__fish_complete_path (commandline -ct))" -d 'where to write the authority'"'"'s certificate'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l authority -xka "(__fish_complete_path (commandline -ct))" -d 'keep the authority with its key there, so that it is the same at the next start'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l arc -x -d 'have the token endpoint be Azure Arc'"'"'s, whose key files go there; /var/opt/azcmagent/tokens is where Microsoft'"'"'s clients look'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l json -d 'say where everything is in one line of JSON'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using dev' -l until-eof -d 'end when standard input does'
