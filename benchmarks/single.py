@@ -13,8 +13,9 @@ import sys
 import pyfuse3
 import trio
 
-from keyvaultfs import config, ipc
+from keyvaultfs import ipc
 from keyvaultfs.ipc import Charge, Launch
+from keyvaultfs.settings import file
 from keyvaultfs.worker import privileges
 from keyvaultfs.worker.chain import Chain
 from keyvaultfs.worker.main import Worker
@@ -48,7 +49,7 @@ def main() -> None:
         fd = fcntl.fcntl(os.memfd_create("kept"), fcntl.F_DUPFD_CLOEXEC, 64)
         os.dup2(fd, number)
     charge = Charge(launch, init="", told="", successor=False, keeper=os.getpid())
-    settings = config.settings(launch)
+    settings = file.settings(launch)
     trio.run(Single(charge, settings, privileges.drop(settings.run_as), high).run)
 
 

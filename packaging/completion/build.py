@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
 from keyvaultfs.cli.main import parser as command_line  # noqa: E402 - of this tree, whatever is installed
-from keyvaultfs.options import OPTIONS, Option, described  # noqa: E402
+from keyvaultfs.settings.options import OPTIONS, Option, described  # noqa: E402
 
 if TYPE_CHECKING:
     import argparse
@@ -40,13 +40,24 @@ NOTHING = {"zsh": "()"}
 """For all others. Without an action zsh shows a message, and after one it inserts no option's name."""
 
 SHOWN = [option for option in OPTIONS if not option.hidden]
-VALUES = {
-    "FILE": ("-f", "_files", '(__fish_complete_path "$last")'),
-    "USER": ("-u", "_users", "(__fish_complete_users)"),
-    "GROUP": ("-g", "_groups", "(__fish_complete_groups)"),
-    "HOW": ("-W 'imds azure-identity'", "(imds azure-identity)", "azure-identity imds"),
+OFFERED = {
+    "files": ("-f", "_files", '(__fish_complete_path "$last")'),
+    "folders": ("-d", "_files -/", '(__fish_complete_directories "$last")'),
+    "users": ("-u", "_users", "(__fish_complete_users)"),
+    "groups": ("-g", "_groups", "(__fish_complete_groups)"),
 }
-"""What completes a value behind ``-o``, by its metavariable: arguments of compgen, an action, words of fish."""
+"""What completes a value behind ``-o``: arguments of compgen, an action of zsh, words of fish."""
+
+
+def offered(offers: str | tuple[str, ...]) -> tuple[str, str, str]:
+    """What completes values of a kind, in each shell."""
+    if isinstance(offers, str):
+        return OFFERED[offers]
+    return f"-W {quote(' '.join(offers))}", f"({' '.join(offers)})", " ".join(sorted(offers))
+
+
+OFFERS = dict.fromkeys(option.kind.offers for option in SHOWN if option.kind.offers)
+"""In the order of the table."""
 
 BASH = """\
 _keyvaultfs_options() {
@@ -104,9 +115,10 @@ end
 
 def bash() -> str:
     """The list behind ``-o``, and words as the shell counts them."""
-    cases = [f"    {'|'.join(heads(unit))}) set -- {VALUES[unit][0]} ;;" for unit in VALUES]
-    offered = " ".join(option.name + ("=" if option.unit else "") for option in SHOWN)
-    return filled(BASH, CASES="\n".join(cases), NAMES=quote(offered), FILES="|".join(heads("FILE")))
+    cases = [f"    {'|'.join(heads(offers))}) set -- {offered(offers)[0]} ;;" for offers in OFFERS]
+    names = " ".join(option.name + ("=" if option.unit else "") for option in SHOWN)
+    paths = "|".join(heads("files") + heads("folders"))
+    return filled(BASH, CASES="\n".join(cases), NAMES=quote(names), FILES=paths)
 
 
 def zsh() -> str:
@@ -117,25 +129,26 @@ def zsh() -> str:
 def zsh_value(option: Option) -> str:
     """An option as _values wants it."""
     words = re.sub(r"([][:\\])", r"\\\1", described(option))
-    action = VALUES[option.unit][1] if option.unit in VALUES else "()"
+    action = offered(option.kind.offers)[1] if option.kind.offers else "()"
     return f"{option.name}[{words}]" + (f":{option.unit}:{action}" if option.unit else "")
 
 
 def fish() -> str:
     """The list behind ``-o``."""
     cases = [
-        f"    case {' '.join(map(quote, heads(unit)))}\n      set found {VALUES[unit][2]}" for unit in VALUES
+        f"    case {' '.join(map(quote, heads(offers)))}\n      set found {offered(offers)[2]}"
+        for offers in OFFERS
     ]
-    offered = [
+    names = [
         f"        {quote(option.name + ('=' if option.unit else ''))}\\t{quote(described(option))}"
         for option in SHOWN
     ]
-    return filled(FISH, CASES="\n".join(cases), NAMES=" \\\n".join(offered))
+    return filled(FISH, CASES="\n".join(cases), NAMES=" \\\n".join(names))
 
 
-def heads(unit: str) -> list[str]:
-    """Patterns of what stands before a value that is a `unit`."""
-    return [f"*,{option.name}=" for option in SHOWN if option.unit == unit]
+def heads(offers: str | tuple[str, ...]) -> list[str]:
+    """Patterns of what stands before a value that these complete."""
+    return [f"*,{option.name}=" for option in SHOWN if option.kind.offers == offers]
 
 
 def filled(text: str, **parts: str) -> str:

@@ -60,12 +60,14 @@ _keyvaultfs_options() {
   local last=${1##*[,=]}
   local head=${1%"$last"}
   case ,${head//-/_} in
-    *,ca_file=|*,config=) set -- -f ;;
+    *,announce=) set -- -W 'auto yes no' ;;
+    *,auth=) set -- -W 'imds azure-identity' ;;
+    *,arc_tokens=) set -- -d ;;
+    *,ca_file=|*,config=|*,audit=) set -- -f ;;
     *,uid=|*,run_as=) set -- -u ;;
     *,gid=) set -- -g ;;
-    *,auth=) set -- -W 'imds azure-identity' ;;
     *=) return ;;
-    *) set -- -W 'ttl= list_ttl= negative_ttl= max_stale= max_cache= timeout= max_requests= client_id= object_id= msi_res_id= auth= imds_endpoint= resource= api_version= ca_file= https_proxy= allow_http_loopback uid= gid= mode= dir_mode= allow_other config= run_as= decode include= exclude= prefetch= strict' ;;
+    *) set -- -W 'ttl= list_ttl= negative_ttl= max_stale= max_cache= timeout= max_requests= announce= client_id= object_id= msi_res_id= auth= imds_endpoint= arc_tokens= resource= api_version= ca_file= https_proxy= allow_http_loopback uid= gid= mode= dir_mode= allow_other config= run_as= audit= decode include= exclude= tags= prefetch= strict' ;;
   esac
   compgen -P "$head" "$@" -- "$last"
 }
@@ -84,7 +86,7 @@ _keyvaultfs() {
   COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*[$COMP_WORDBREAKS]}"}"}")
   # What shtab calls for a value runs in a subshell, and cannot say these.
   local head=${word%"${word##*[,=]}"}
-  case ,${head//-/_} in *,ca_file=|*,config=) compopt -o filenames ;; esac
+  case ,${head//-/_} in *,ca_file=|*,config=|*,audit=|*,arc_tokens=) compopt -o filenames ;; esac
   [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
   return 0
 }

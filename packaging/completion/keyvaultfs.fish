@@ -10,14 +10,18 @@ function _keyvaultfs_options
   set -l head (string replace -r '[^,=]*$' '' -- (commandline -ct))
   set -l found
   switch ,(string replace -a - _ -- $head)
-    case '*,ca_file=' '*,config='
+    case '*,announce='
+      set found auto no yes
+    case '*,auth='
+      set found azure-identity imds
+    case '*,arc_tokens='
+      set found (__fish_complete_directories "$last")
+    case '*,ca_file=' '*,config=' '*,audit='
       set found (__fish_complete_path "$last")
     case '*,uid=' '*,run_as='
       set found (__fish_complete_users)
     case '*,gid='
       set found (__fish_complete_groups)
-    case '*,auth='
-      set found azure-identity imds
     case '*='
     case '*'
       set found \
@@ -28,15 +32,17 @@ function _keyvaultfs_options
         max_cache=\t'how much memory cached values may take (default 64M)' \
         timeout=\t'how long a program may have to wait (default 10)' \
         max_requests=\t'how many requests to the vault may be in flight (default 16)' \
+        announce=\t'look for changes that nobody asks for: yes, no, or auto (while the listing is short) (default auto)' \
         client_id=\t'the user-assigned identity with this client id' \
         object_id=\t'the user-assigned identity with this object id' \
         msi_res_id=\t'the user-assigned identity with this resource id' \
         auth=\t'imds, or azure-identity (the library of that name) (default imds)' \
         imds_endpoint=\t'base URL of the token endpoint (default http://169.254.169.254)' \
+        arc_tokens=\t'where the Azure Arc agent puts its key files (default /var/opt/azcmagent/tokens)' \
         resource=\t'whom tokens are for, where the vault'"'"'s name does not tell' \
         api_version=\t'of the vault'"'"'s interface (default 7.4)' \
         ca_file=\t'authorities to trust instead of the system'"'"'s' \
-        https_proxy=\t'proxy for the vault; never for the token endpoint' \
+        https_proxy=\t'proxy for the vault, never for the token endpoint; @FILE: the file has the URL' \
         allow_http_loopback\t'allow plain HTTP for a vault on loopback' \
         uid=\t'owner of the files (default: who mounts)' \
         gid=\t'group of the files (default: the group of who mounts)' \
@@ -45,9 +51,11 @@ function _keyvaultfs_options
         allow_other\t'let other users in (default: on when root mounts)' \
         config=\t'a TOML file with these options as keys' \
         run_as=\t'whom the worker becomes when root mounts' \
+        audit=\t'record each open in this file, or in the journal' \
         decode\t'decode values whose tag file-encoding says base64 or hex' \
         include=\t'show these names only, such as pg-*:app-*' \
         exclude=\t'do not show these names' \
+        tags=\t'show secrets with this tag only; give it again for each further tag' \
         prefetch=\t'fetch these at once, and keep them fresh' \
         strict\t'do not mount when the vault cannot be reached'
   end

@@ -18,7 +18,7 @@ def option_list() -> str:
     """The options as a definition list of reStructuredText."""
     if str(SOURCE) not in sys.path:
         sys.path.insert(0, str(SOURCE))
-    from keyvaultfs import options
+    from keyvaultfs.settings import options
 
     lines = []
     for option in options.OPTIONS:

@@ -17,7 +17,7 @@ import pytest
 
 from keyvaultfs.ipc import Launch
 from keyvaultfs.keeper import mountinfo, mounting
-from keyvaultfs.options import Settings
+from keyvaultfs.settings.options import Settings
 from tests.support.mount import environment, mounts_below, wait_until
 
 if TYPE_CHECKING:
@@ -364,3 +364,37 @@ def test_contexts_are_quoted_as_the_kernel_wants_them(
     launch = Launch(vault="v-1", mountpoint=str(tmp_path), source="v-1", generic=generic)
     os.close(mounting.mount(launch, Settings()))
     assert told[0].endswith(',context="a:b:c:s0:c1,c2",rootcontext="d:e:f"')
+
+
+# --- a vault's name that is also a file's ----------------------------------------------------------------
+
+
+def test_mount8_finds_a_vault_whose_name_is_also_a_folders(folder: Path) -> None:
+    """mount(8) makes a path of the source when there is one; the helper makes the name of it again."""
+    story = f"""
+    cd {folder}
+    mkdir mytestkeyvault
+    mount -t keyvaultfs -o run_as=root,timeout=1,imds_endpoint=http://127.0.0.1:1 mytestkeyvault $kv
+    grep -c ' - fuse.keyvaultfs mytestkeyvault ' /proc/self/mountinfo
+    umount $kv
+    """
+    done = with_mount8(folder, story)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert f" {folder}/mytestkeyvault " in (folder / "asked").read_text()
+
+
+@pytest.mark.parametrize("name", ["elsewhere/my-vault", "link", "my.vault"])
+def test_a_path_that_may_mean_another_vault_is_a_sentence(name: str, folder: Path) -> None:
+    """A link's name is lost when mount(8) has followed it."""
+    (folder / "elsewhere/my-vault").mkdir(parents=True)
+    (folder / "target").mkdir()
+    (folder / "my.vault").mkdir()
+    (folder / "link").symlink_to("target")
+    story = f"""
+    cd {folder}
+    ! mount -t keyvaultfs {name} $kv
+    """
+    done = with_mount8(folder, story)
+    assert done.returncode == 0, done.stderr
+    assert f"{(folder / name).resolve()} is no vault" in done.stderr
+    assert "write the URL" in done.stderr

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keyvaultfs import config
+from keyvaultfs.settings import file
 from tests.support.mount import KEYVAULTFS, ROOT, environment, mounts_below, wait_until
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_systemd_is_told_the_truth(vault: VaultProcess, tmp_path: Path) -> None:
 
 
 def test_the_example_configuration_is_valid() -> None:
-    found = config.load(str(ROOT / "packaging/config/example.toml"))
+    found = file.load(str(ROOT / "packaging/config/example.toml"))
     assert (found.vault, found.mountpoint) == ("mytestkeyvault", "/mnt/kv")
 
 

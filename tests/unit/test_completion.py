@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvaultfs import options
+from keyvaultfs.settings import options
 from tests.support.mount import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

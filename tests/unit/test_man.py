@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvaultfs.options import OPTIONS
+from keyvaultfs.settings.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,7 @@ import trio
 from keyvaultfs.errors import Unavailable
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import Metrics, TransportMetrics
-from keyvaultfs.options import Settings
+from keyvaultfs.settings.options import Settings
 from keyvaultfs.transport.session import Transport, tls_context
 from keyvaultfs.worker.chain import Chain
 from tests.support.vault import VaultProcess

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvaultfs.options import OPTIONS
+from keyvaultfs.settings.options import OPTIONS
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from keyvaultfs import config, options
 from keyvaultfs.errors import KeyVaultFSError, UsageError
 from keyvaultfs.ipc import Launch
+from keyvaultfs.settings import file, options
 from keyvaultfs.version import package_version
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def launch(
         )
     own = dict(parsed.own)
     path = own.pop("config", None)
-    file = config.load(path) if path is not None else None
-    vault = vault or (file.vault if file else None)
-    mountpoint = mountpoint or (file.mountpoint if file else None)
+    written = file.load(path) if path is not None else None
+    vault = vault or (written.vault if written else None)
+    mountpoint = mountpoint or (written.mountpoint if written else None)
     if vault is None or mountpoint is None:
         raise UsageError(
             "name the vault and the mount point: keyvaultfs mount VAULT MOUNTPOINT (or both in the file config=)"
@@ -138,8 +138,7 @@ def launch(
         foreground=foreground,
         debug=debug,
     )
-    settings = config.settings(ready)
-    _check_vault(vault, settings)
+    _check_vault(vault, file.settings(ready))
     return ready, parsed.notes
 
 

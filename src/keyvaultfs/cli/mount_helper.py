@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 PROGRAM = "mount.keyvaultfs"
 EX_USAGE, EX_SYSERR, EX_FAIL = 1, 2, 32
 """mount(8), "EXIT STATUS"."""
+
+_VAULT_NAME = re.compile("[0-9A-Za-z-]{3,24}")
 
 _KERNELS = ("user_id=", "group_id=", "max_read=", "default_permissions", "allow_other")
 """What mount(8) reads in mountinfo and hands back for a remount of what is not in fstab."""
@@ -60,7 +63,7 @@ def _quoted(piece: str) -> str:
 
 
 def _known_only(texts: Sequence[str]) -> list[str]:
-    from keyvaultfs import options
+    from keyvaultfs.settings import options
 
     kept = []
     for piece in (piece for text in texts for piece in options.split(text) if piece):
@@ -83,8 +86,8 @@ def _remount(args: argparse.Namespace, texts: Sequence[str]) -> int:
     """
     import os
 
-    from keyvaultfs import options
     from keyvaultfs.keeper import mountinfo, mounting
+    from keyvaultfs.settings import options
 
     pieces = [piece for text in texts for piece in options.split(text) if not piece.startswith(_KERNELS)]
     parsed = options.parse([_quoted(piece) for piece in pieces])
@@ -103,15 +106,37 @@ def _remount(args: argparse.Namespace, texts: Sequence[str]) -> int:
     return 0
 
 
+def _source(source: str) -> str:
+    """The source as somebody wrote it: mount(8) makes a path of what is also the name of a file where it runs.
+
+    Raises:
+        UsageError: it is a path, and what was written cannot be told.
+    """
+    import os
+
+    if not source.startswith("/"):
+        return source
+    folder, name = os.path.split(source)
+    links = (
+        [entry.path for entry in os.scandir() if entry.is_symlink()] if folder == os.getcwd() else [source]  # noqa: PTH109
+    )
+    if any(os.path.realpath(link) == source for link in links) or not _VAULT_NAME.fullmatch(name):
+        raise UsageError(
+            f"{source} is no vault; mount(8) makes a path of a vault's name where a file has that name too: "
+            f"write the URL, such as https://{name if _VAULT_NAME.fullmatch(name) else 'NAME'}.vault.azure.net"
+        )
+    return name
+
+
 def _run(args: argparse.Namespace) -> int:
     texts = _known_only(args.options) if args.sloppy else args.options
     if args.namespace:
         _enter(args.namespace)
-    from keyvaultfs import options
+    from keyvaultfs.settings import options
 
     if any(piece == "remount" for text in texts for piece in options.split(text)):
         return _remount(args, texts)
-    ready, notes = launch(args.source, args.mountpoint, texts, foreground=False, debug=False)
+    ready, notes = launch(_source(args.source), args.mountpoint, texts, foreground=False, debug=False)
     for note in notes:
         say(note, PROGRAM)
     if args.verbose:

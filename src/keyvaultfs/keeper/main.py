@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyvaultfs.ipc import Launch
-    from keyvaultfs.options import Settings
+    from keyvaultfs.settings.options import Settings
 
 _TICK_SECONDS = 0.2
 """How often the worker's state is read: SIGCHLD waits for its last thread, and a thread may be stuck."""

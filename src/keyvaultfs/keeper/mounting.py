@@ -16,7 +16,7 @@ from keyvaultfs.keeper.mountinfo import Mounted, topmost
 
 if TYPE_CHECKING:
     from keyvaultfs.ipc import Launch
-    from keyvaultfs.options import Settings
+    from keyvaultfs.settings.options import Settings
 
 FSTYPE = "fuse.keyvaultfs"
 _DEVICE = "/dev/fuse"

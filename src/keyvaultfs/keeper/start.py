@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from keyvaultfs import config
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper.main import Keeper
 from keyvaultfs.keeper.process import high
+from keyvaultfs.settings import file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def _detached(launch: Launch, answer: int) -> int:
 
 def _serve(launch: Launch, mounted: Callable[[int, str], None]) -> int:
     try:
-        return Keeper(launch, config.settings(launch), mounted).run()
+        return Keeper(launch, file.settings(launch), mounted).run()
     except (KeyVaultFSError, OSError) as exc:
         words = (
             str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"

@@ -42,14 +42,14 @@ def main() -> int:
     try:
         charge = _charge(channel)
         log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
-        from keyvaultfs import config
+        from keyvaultfs.settings import file
         from keyvaultfs.worker import privileges
         from keyvaultfs.worker.main import serve
 
         gc.freeze()
         gc.enable()
         # The configuration may be readable by root alone, and so may the folder in which this code is installed.
-        settings = config.settings(charge.launch)
+        settings = file.settings(charge.launch)
         in_force = privileges.drop(settings.run_as)
         return serve(charge, settings, in_force, channel)
     except Exception as exc:  # noqa: BLE001 - the last words of this process; an exception's text may quote a value

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keyvaultfs.identity.token import TokenSource
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import Metrics
-    from keyvaultfs.options import Settings
+    from keyvaultfs.settings.options import Settings
 
 _IMDS_CONNECTIONS = 2
 _LOOK_SECONDS = 0.5

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyvaultfs.ipc import Channel, Charge
-    from keyvaultfs.options import Settings
+    from keyvaultfs.settings.options import Settings
     from keyvaultfs.worker.privileges import InForce
 
 _MAX_TASKS = 4096

@@ -1,0 +1,1 @@
+"""What a user writes about a mount: options and a TOML file -> checked values."""

@@ -1,0 +1,140 @@
+"""A TOML file with a mount's options as keys. Every mistake is told at once, each with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keyvaultfs.errors import UsageError
+from keyvaultfs.settings import options
+
+if TYPE_CHECKING:
+    from keyvaultfs.ipc import Launch
+    from keyvaultfs.settings.options import Settings
+    from keyvaultfs.settings.places import Path
+
+_NAMES = ("vault", "mountpoint")
+_DECODER_PLACE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
+
+
+class Document:
+    """A TOML file as it was read, and the mistakes that were found in it.
+
+    Attributes:
+        path: of the file, for messages.
+        folder: that names of files in it are relative to.
+        data: its keys.
+
+    Raises:
+        UsageError: it cannot be read, or is no TOML.
+    """
+
+    def __init__(self, path: str) -> None:
+        import tomllib
+
+        self.path = path
+        self.folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
+        self._mistakes: list[tuple[int, str]] = []
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - as the keeper does everywhere
+                self._text = file.read().decode("utf-8")
+            self.data = tomllib.loads(self._text)
+        except OSError as exc:
+            raise UsageError(f"{path}: {exc.strerror}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: it is not UTF-8") from None
+        except tomllib.TOMLDecodeError as exc:
+            found = _DECODER_PLACE.fullmatch(str(exc))
+            raise UsageError(f"{path}:{found[2]}: {found[1]}" if found else f"{path}: {exc}") from None
+        except (ValueError, RecursionError):  # a number of thousands of digits; brackets in brackets
+            raise UsageError(
+                f"{path}: a number in it is too long, or brackets are nested too deeply"
+            ) from None
+
+    def mistake(self, place: Path, words: str) -> None:
+        """Note what is wrong with a table or key."""
+        from keyvaultfs.settings.places import Places
+
+        self._mistakes.append((Places(self._text).line(place), words))
+
+    def check(self) -> None:
+        """Tell what is wrong.
+
+        Raises:
+            UsageError: ``FILE:LINE: what is wrong`` for each mistake, in their order in the file.
+        """
+        if self._mistakes:
+            told = dict.fromkeys(f"{self.path}:{line}: {words}" for line, words in sorted(self._mistakes))
+            raise UsageError("\n".join(told))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a file says: vault and mount point (None where it is silent), and options as text."""
+
+    vault: str | None
+    mountpoint: str | None
+    options: dict[str, str]
+
+
+def load(path: str) -> Configuration:
+    """Read the options of a configuration file.
+
+    Raises:
+        UsageError: it cannot be read, or has mistakes; one line each, as ``FILE:LINE: what is wrong``.
+    """
+    document = Document(path)
+    found = configuration(document)
+    document.check()
+    return found
+
+
+def configuration(document: Document) -> Configuration:
+    """The options of a file; what is wrong with them is noted in the document."""
+    named: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for key, value in document.data.items():
+        try:
+            if key in _NAMES:
+                named[key] = _word(key, value)
+            else:
+                name, raw = _option(key, value, document.folder)
+                if name in own:
+                    raise UsageError(f"{key} is there twice, once with '-' and once with '_'")  # noqa: TRY301
+                own[name] = raw
+        except UsageError as exc:
+            document.mistake((key,), str(exc))
+    together = options.excluding(own)
+    if together:
+        document.mistake((together[-1],), options.excluding_words(together))
+    return Configuration(named.get("vault"), named.get("mountpoint"), own)
+
+
+def settings(launch: Launch) -> Settings:
+    """The settings of a mount: its file's, and over them its own.
+
+    Raises:
+        UsageError: as `load` and `options.settings`.
+    """
+    below = load(launch.config).options if launch.config else {}
+    return options.settings(below | launch.options)
+
+
+def _word(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise UsageError(f'{key} should be text, as in {key} = "…"')
+    return value
+
+
+def _option(key: str, value: Any, folder: str) -> tuple[str, str]:
+    option = options.resolve(key)
+    if option.name == "config" or option.hidden:
+        raise UsageError(f"{key} cannot stand in a file")
+    try:
+        raw = option.kind.anchored(option.kind.toml(value), folder)
+    except ValueError as exc:
+        raise UsageError(f"{key} should be {exc}") from None
+    options.value_of(option, raw)
+    return option.name, raw

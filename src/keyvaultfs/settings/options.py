@@ -1,0 +1,268 @@
+"""The option table: what `-o`, the configuration file, `--help`, man page and completion are made from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from keyvaultfs.errors import UsageError
+from keyvaultfs.settings import kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from keyvaultfs.settings.kinds import Kind
+
+DEFAULT_IMDS = "http://169.254.169.254"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table.
+
+    Attributes:
+        name: canonical, with ``_``.
+        kind: what values it can have.
+        help: what it does, a phrase.
+        hidden: for the project's own tests.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    hidden: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The metavariable of ``--help``, "" for a flag."""
+        return self.kind.unit
+
+
+def described(option: Option) -> str:
+    """Its help, and its default as a user would write it."""
+    if option.default in (None, False, ()):
+        return option.help
+    return f"{option.help} (default {option.kind.show(option.default)})"
+
+
+def _option(kind: Kind, default: Any, words: str, *, hidden: bool = False) -> Any:
+    private = kind is kinds.PROXY
+    return field(default=default, metadata={"row": (kind, words, hidden)}, repr=not private)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The values of all options. Times in seconds, sizes in bytes."""
+
+    ttl: float = _option(kinds.seconds(least=1), 300.0, "how old a value may be while the vault answers")
+    list_ttl: float = _option(kinds.seconds(), 60.0, "the same for a directory listing")
+    negative_ttl: float = _option(kinds.seconds(), 5.0, 'how long "no such secret" is remembered')
+    max_stale: float = _option(
+        kinds.seconds(), 86400.0, "how long past ttl the last value is served while nobody answers; 0: never"
+    )
+    max_cache: int = _option(kinds.SIZE, 64 << 20, "how much memory cached values may take")
+    timeout: float = _option(
+        kinds.seconds(least=1, most=kinds.DAY), 10.0, "how long a program may have to wait"
+    )
+    max_requests: int = _option(kinds.count(1, 256), 16, "how many requests to the vault may be in flight")
+    announce: str = _option(
+        kinds.words("WHEN", "auto", "yes", "no"),
+        "auto",
+        "look for changes that nobody asks for: yes, no, or auto (while the listing is short)",
+    )
+    client_id: str | None = _option(kinds.text("ID"), None, "the user-assigned identity with this client id")
+    object_id: str | None = _option(kinds.text("ID"), None, "the user-assigned identity with this object id")
+    msi_res_id: str | None = _option(
+        kinds.text("ID"), None, "the user-assigned identity with this resource id"
+    )
+    auth: str = _option(
+        kinds.words("HOW", "imds", "azure-identity"),
+        "imds",
+        "imds, or azure-identity (the library of that name)",
+    )
+    imds_endpoint: str = _option(kinds.URL, DEFAULT_IMDS, "base URL of the token endpoint")
+    arc_tokens: str = _option(
+        kinds.FOLDER, "/var/opt/azcmagent/tokens", "where the Azure Arc agent puts its key files"
+    )
+    resource: str | None = _option(
+        kinds.RESOURCE, None, "whom tokens are for, where the vault's name does not tell"
+    )
+    api_version: str = _option(kinds.API_VERSION, "7.4", "of the vault's interface")
+    ca_file: str | None = _option(kinds.FILE, None, "authorities to trust instead of the system's")
+    https_proxy: str | None = _option(
+        kinds.PROXY, None, "proxy for the vault, never for the token endpoint; @FILE: the file has the URL"
+    )
+    allow_http_loopback: bool = _option(kinds.FLAG, False, "allow plain HTTP for a vault on loopback")
+    uid: int | None = _option(kinds.USER, None, "owner of the files (default: who mounts)")
+    gid: int | None = _option(kinds.GROUP, None, "group of the files (default: the group of who mounts)")
+    mode: int = _option(kinds.OCTAL, 0o400, "permission bits of a secret's file")
+    dir_mode: int = _option(kinds.OCTAL, 0o755, "permission bits of directories")
+    allow_other: bool | None = _option(kinds.FLAG, None, "let other users in (default: on when root mounts)")
+    config: str | None = _option(kinds.FILE, None, "a TOML file with these options as keys")
+    run_as: str | None = _option(kinds.USER_NAME, None, "whom the worker becomes when root mounts")
+    audit: str | None = _option(kinds.AUDIT, None, "record each open in this file, or in the journal")
+    decode: bool = _option(kinds.FLAG, False, "decode values whose tag file-encoding says base64 or hex")
+    include: tuple[str, ...] = _option(kinds.GLOBS, (), "show these names only, such as pg-*:app-*")
+    exclude: tuple[str, ...] = _option(kinds.GLOBS, (), "do not show these names")
+    tags: tuple[tuple[str, str], ...] = _option(
+        kinds.TAGS, (), "show secrets with this tag only; give it again for each further tag"
+    )
+    prefetch: tuple[str, ...] = _option(kinds.GLOBS, (), "fetch these at once, and keep them fresh")
+    strict: bool = _option(kinds.FLAG, False, "do not mount when the vault cannot be reached")
+    resend: bool = _option(kinds.FLAG, True, "use FUSE_NOTIFY_RESEND where the kernel has it", hidden=True)
+
+
+def _rows() -> tuple[Option, ...]:
+    rows = []
+    for item in fields(Settings):
+        kind, words, hidden = item.metadata["row"]
+        rows.append(Option(item.name, kind, item.default, words, hidden))
+    return tuple(rows)
+
+
+OPTIONS = _rows()
+BY_NAME = {option.name: option for option in OPTIONS}
+
+_CONTEXTS = {"context", "fscontext", "defcontext", "rootcontext"}
+_GENERIC = frozenset(
+    """
+    defaults auto noauto user users nouser owner group ro rw suid nosuid dev nodev exec noexec sync async dirsync
+    atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime
+    iversion noiversion mand nomand silent loud nofail fail _netdev _rnetdev remount default_permissions
+    nosymfollow symfollow bg fg
+    """.split()  # noqa: SIM905 - reads better than forty quotation marks
+)
+_GENERIC_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", "fsname=", "subtype=")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What ``-o`` strings say.
+
+    Attributes:
+        own: our options as written, by canonical name; the last one of a name wins.
+        generic: what goes on to the kernel (SELinux's contexts).
+        words: the generic options that were there, such as ``remount``.
+        notes: sentences for the user.
+    """
+
+    own: dict[str, str]
+    generic: tuple[str, ...]
+    words: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def split(texts: str) -> list[str]:
+    r"""Split at commas, but not inside double quotes nor at ``\,`` (as libfuse and mount(8) do)."""
+    pieces, piece, quoted, escaped = [], "", False, False
+    for letter in texts:
+        if escaped or (letter not in '\\",'):
+            piece, escaped = piece + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif letter == '"':
+            quoted = not quoted
+        elif quoted:
+            piece += letter
+        else:
+            pieces.append(piece)
+            piece = ""
+    return [*pieces, piece]
+
+
+def parse(texts: Iterable[str]) -> Parsed:
+    """Sort what stands behind ``-o``.
+
+    Raises:
+        UsageError: an option that nobody knows, or one of ours with a value that it cannot have.
+    """
+    own: dict[str, str] = {}
+    generic: list[str] = []
+    words: set[str] = set()
+    for piece in (piece for text_ in texts for piece in split(text_) if piece):
+        name, _, value = piece.partition("=")
+        if name in _CONTEXTS:
+            generic.append(f"{name}={value}")
+        elif piece in _GENERIC or piece.startswith(_GENERIC_PREFIXES):
+            words.add(piece)
+        else:
+            option = resolve(name)
+            own[option.name] = _joined(option, own.get(option.name), _checked(option, value))
+    notes = (
+        ("mounted read-only: a vault cannot be written through this file system",) if "rw" in words else ()
+    )
+    return Parsed(own, tuple(generic), frozenset(words), notes)
+
+
+def _checked(option: Option, value: str) -> str:
+    """A value as written on a command line, with files' names made absolute."""
+    if not value and option.unit:
+        raise UsageError(f"option {option.name} wants {option.unit}: {option.help}")
+    if option.kind.exposed(value):
+        raise UsageError(
+            f"option {option.name}: every user of this machine can read a command line, and this has a password; "
+            f"write the URL into a file that root alone may read, and {option.name}=@FILE"
+        )
+    anchored = option.kind.anchored(value, os.getcwd())  # noqa: PTH109
+    value_of(option, anchored)
+    return anchored
+
+
+def _joined(option: Option, before: str | None, value: str) -> str:
+    separator = option.kind.separator
+    return value if before is None or not separator else before + separator + value
+
+
+def resolve(raw: str) -> Option:
+    """The option of a name, in which ``-`` and ``_`` are the same.
+
+    Raises:
+        UsageError: there is none; the nearest is named.
+    """
+    name = raw.replace("-", "_")
+    if name in BY_NAME:
+        return BY_NAME[name]
+    known = [option.name for option in OPTIONS if not option.hidden]
+    import difflib
+
+    near = difflib.get_close_matches(name, [*known, *_GENERIC], n=1)
+    raise UsageError(f"unknown option {raw!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def value_of(option: Option, raw: str) -> Any:
+    """Parse an option's value.
+
+    Raises:
+        UsageError: it cannot have that value.
+    """
+    try:
+        return option.kind.parse(raw)
+    except ValueError as exc:
+        shown = option.kind.quoted(raw)
+        raise UsageError(f"option {option.name}={shown}: it should be {exc}") from None
+
+
+def settings(own: Mapping[str, str]) -> Settings:
+    """Values for all options, from text by canonical name.
+
+    Raises:
+        UsageError: a value that an option cannot have, or options that exclude each other.
+    """
+    found = Settings(**{name: value_of(resolve(name), raw) for name, raw in own.items()})
+    together = excluding(own)
+    if together:
+        raise UsageError(excluding_words(together))
+    return found
+
+
+def excluding(own: Mapping[str, str]) -> list[str]:
+    """Those of some options that exclude each other."""
+    named = [name for name in own if name in {"client_id", "object_id", "msi_res_id"}]
+    return named if len(named) > 1 else []
+
+
+def excluding_words(names: list[str]) -> str:
+    """What is said of them."""
+    return f"{' and '.join(names)} exclude each other: name the identity in one way"
