@@ -118,7 +118,7 @@ LINES = [
     ("keyvaultfs --ver", "<--version>"),
     ("keyvaultfs mount -o tt", "<mount><-o><ttl=>"),
     ("keyvaultfs mount -o ttl=5,list", "<mount><-o><ttl=5,list_ttl=>"),
-    ("keyvaultfs mount -o ttl=5,au", "<mount><-o><ttl=5,auth=>"),
+    ("keyvaultfs mount -o ttl=5,aut", "<mount><-o><ttl=5,auth=>"),
     ("keyvaultfs mount -o ttl=5,auth=az", "<mount><-o><ttl=5,auth=azure-identity>"),
     ("keyvaultfs mount -o dec", "<mount><-o><decode>"),
     ("keyvaultfs mount -o uid=nob", "<mount><-o><uid=nobody>"),
