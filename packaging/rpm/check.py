@@ -66,18 +66,18 @@ def of_rpm(rpm: Path) -> dict[str, str]:
     return {in_common(name): mode for mode, name in pairs if not mode.startswith("d")}
 
 
-def loops(text: str) -> set[str]:
-    """What scriptlets do to each mount, without the shell's words for "never mind"."""
-    found = re.findall(r"findmnt .*?\bdone\b", text, re.DOTALL)
-    return {" ".join(one.replace("|| true", "|| :").split()) for one in found}
+def treatments(text: str) -> set[str]:
+    """What scriptlets do to mounts, without the shell's words for "never mind"."""
+    found = re.findall(r"^ *(timeout \d+ \S+ -I -m keyvaultfs\.\S+ \w+) \|\| (?:true|:)$", text, re.MULTILINE)
+    return set(found)
 
 
 def check_scriptlets(rpm: Path) -> None:
     """An upgrade and a removal do to running mounts what those of the .deb do, and nft stays a choice."""
     scripts = run("rpm", "-qp", "--scripts", rpm)
     debian = ROOT / "packaging/debian"
-    theirs = loops((debian / "postinst").read_text()) | loops((debian / "prerm").read_text())
-    if loops(scripts) != theirs or len(theirs) != 2:
+    theirs = treatments((debian / "postinst").read_text()) | treatments((debian / "prerm").read_text())
+    if treatments(scripts) != theirs or len(theirs) != 2:
         sys.exit(f"the scriptlets treat mounts otherwise than the .deb's:\n{scripts}")
     if "nft" in (wants := run("rpm", "-qp", "--requires", rpm)):
         sys.exit(f"the .rpm requires nft:\n{wants}")
