@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import mmap
 import os
 import shlex
@@ -139,10 +140,10 @@ def test_extended_attributes_tell_what_the_vault_knows(vault: VaultProcess, moun
     )  # fmt: skip
     kv = mount()
     path = kv / "tagged"
-    found = {name: os.getxattr(path, name).decode() for name in os.listxattr(path)}
-    age = float(found.pop("user.keyvault.age"))
-    assert 0 <= age < 60
-    assert found == {
+    age = os.getxattr(path, "user.keyvault.age")
+    assert 0 <= float(age) < 60
+    assert len(age) == 10
+    wanted = {
         "user.keyvault.version": version,
         "user.keyvault.id": f"{vault.url}/secrets/tagged/{version}",
         "user.keyvault.enabled": "true",
@@ -154,6 +155,8 @@ def test_extended_attributes_tell_what_the_vault_knows(vault: VaultProcess, moun
         "user.keyvault.not-before": "2020-09-13T12:26:40Z",
         "user.keyvault.state": "fresh",
     }
+    assert {name: os.getxattr(path, name).decode() for name in wanted} == wanted
+    assert os.listxattr(path) == []
     with pytest.raises(OSError, match="No data") as caught:
         os.getxattr(path, "user.keyvault.nothing")
     assert caught.value.errno == errno.ENODATA
@@ -190,6 +193,50 @@ def test_copies_that_take_attributes_along_complain_of_nothing(
     words = shlex.split(command.format(source=kv.where, target=tmp_path))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_copies_fit_into_any_target_however_many_tags_there_are(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    """ext4 keeps all attributes of a file in one block; the vault allows 15 tags of 512 + 256 characters."""
+    vault.set("tagged", "x", tags={f"tag-{number}": "v" * 240 for number in range(15)})
+    kv = mount()
+    image = tmp_path / "ext4"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    run("mkfs.ext4", "-q", image)
+    (target := tmp_path / "target").mkdir()
+    run("mount", "-o", "loop", image, target)
+    try:
+        for command in (
+            ("cp", "--preserve=all", kv / "tagged", target / "cp"),
+            ("rsync", "-aX", f"{kv.where}/", target / "rsync"),
+            (
+                "python3",
+                "-c",
+                "import shutil, sys; shutil.copy2(*sys.argv[1:])",
+                kv / "tagged",
+                target / "copy2",
+            ),
+            ("getfattr", "-d", "-m-", kv / "tagged"),
+        ):
+            assert run(*command) == "", command
+        assert {path.read_text() for path in target.glob("**/tagged")} == {"x"}
+        shown = run(
+            "getfattr", "--absolute-names", "--only-values", "-n", "user.keyvault.tags", kv / "tagged"
+        )
+        assert json.loads(shown) == {f"tag-{number}": "v" * 240 for number in range(15)}
+    finally:
+        run("umount", target)
+
+
+def test_df_lists_it_with_what_is_known(kv: Mount) -> None:
+    assert str(kv.where) in run("df", "-h")
+    assert (kv / "big").read_text() == BIG
+    assert len(os.listdir(kv.where)) == len(VALUES)
+    found = os.statvfs(kv.where)
+    assert found.f_blocks * found.f_frsize >= len(BIG)
+    assert (found.f_bavail, found.f_files) == (0, 1 + len(VALUES))
 
 
 def test_a_name_that_no_secret_can_have_costs_no_request(kv: Mount, vault: VaultProcess) -> None:

@@ -111,5 +111,6 @@ def extended(
     times |= {"expires": properties.expires, "not-before": properties.not_before}
     facts |= {key: _time(seconds) for key, seconds in times.items() if seconds is not None}
     if cached is not None:
-        facts["state"], facts["age"] = cached[0], f"{cached[1]:.0f}"
+        # Of constant width: getfattr(1) asks for the length first, and must not find another one then.
+        facts["state"], facts["age"] = cached[0], f"{cached[1]:10.0f}"
     return {PREFIX + key.encode(): text.encode("utf-8", "backslashreplace") for key, text in facts.items()}

@@ -33,6 +33,9 @@ T = TypeVar("T")
 Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
 
 _DIRECTORY_BITS = 16
+_BLOCK = 4096
+_LONGEST_ATTRIBUTE = 65536
+"""Bytes: XATTR_SIZE_MAX of the kernel, which has no good word for a longer one."""
 
 
 class Operations(pyfuse3.Operations):
@@ -159,8 +162,11 @@ class Operations(pyfuse3.Operations):
 
     @request
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
+        # df(1) lists no file system without blocks. None is free, as on any that cannot be written.
         data = pyfuse3.StatvfsData()
-        data.f_bsize = data.f_frsize = 4096
+        data.f_bsize = data.f_frsize = _BLOCK
+        data.f_blocks = max(1, -(-self._cache.store.live // _BLOCK))
+        data.f_files = 1 + self._cache.listings.names_known()
         data.f_namemax = 127
         return data
 
@@ -174,12 +180,15 @@ class Operations(pyfuse3.Operations):
         known = {} if node is None else self._resolver.extended(node, self._base_url)
         if name not in known:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        if len(known[name]) > _LONGEST_ATTRIBUTE:
+            raise pyfuse3.FUSEError(errno.E2BIG)
         return known[name]
 
     @request
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:  # noqa: ARG002
-        node = self._table.nodes.get(inode)
-        return [] if node is None else list(self._resolver.extended(node, self._base_url))
+        # None of ours is named, as other network file systems do: what is named is copied along by cp, rsync and
+        # Python's copy2, and they fail where the target has no room for it, or where it changes meanwhile.
+        return []
 
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""

@@ -116,9 +116,10 @@ class Worker:
     def _build(self) -> None:
         pump.install()
         settings, chain = self.settings, self.chain
+        owner, group = self.in_force.mounted_by
         look = Appearance(
-            uid=os.getuid() if settings.uid is None else settings.uid,
-            gid=os.getgid() if settings.gid is None else settings.gid,
+            uid=owner if settings.uid is None else settings.uid,
+            gid=group if settings.gid is None else settings.gid,
             mode=settings.mode,
             dir_mode=settings.dir_mode,
             started=int(self.started),

@@ -30,10 +30,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What holds for this process; shown in ``status``."""
+    """What holds for this process; shown in ``status``.
+
+    Attributes:
+        mounted_by: uid and gid of who mounted. The files are theirs: the user that the worker became owns nothing, for
+            other mounts' workers may be the same user.
+    """
 
     user: str
     uid: int
+    mounted_by: tuple[int, int]
     no_new_privileges: bool
     dumpable: bool
     core_limit: int
@@ -49,6 +55,7 @@ def drop(run_as: str | None) -> InForce:
         OSError: the kernel refused a change of user.
     """
     notes: list[str] = []
+    mounted_by = os.getuid(), os.getgid()
     if os.getuid() == 0:
         # A mount unit of systemd is given 8 MiB, and fstab cannot say otherwise.
         with contextlib.suppress(OSError, ValueError):
@@ -64,6 +71,7 @@ def drop(run_as: str | None) -> InForce:
     return InForce(
         user=_user_name(os.getuid()),
         uid=os.getuid(),
+        mounted_by=mounted_by,
         no_new_privileges=_libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1,
         dumpable=_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != 0,
         core_limit=resource.getrlimit(resource.RLIMIT_CORE)[0],
