@@ -26,7 +26,11 @@ class NotFound(KeyVaultFSError):
 
 
 class Refused(KeyVaultFSError):
-    """The vault, or the identity endpoint, answered and said no: it wins over what is cached."""
+    """The vault answered and said no: it wins over what is cached.
+
+    `identity` raises it as well, for a refusal that asking again soon does not cure; to the cache that is
+    `Unavailable`, since only the vault takes a secret away.
+    """
 
 
 class Disabled(Refused):

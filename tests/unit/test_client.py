@@ -37,12 +37,27 @@ class Wire:
 
 
 class Token:
+    """Gives out the first of its tokens until that is rejected; an exception among them is raised."""
+
+    def __init__(self, *tokens: AccessToken | Exception) -> None:
+        self.left = list(tokens) or [AccessToken(SecretValue(b"t"), 0.0, 1e9)]
+        self.rejections = 0
+
     async def current(self) -> AccessToken:
-        return AccessToken(SecretValue(b"t"), 0.0, 1e9)
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.left[0], Exception):
+            raise self.left[0]
+        return self.left[0]
+
+    async def rejected(self, token: AccessToken) -> AccessToken | None:
+        assert token is self.left.pop(0)
+        self.rejections += 1
+        return await self.current() if self.left else None
 
 
-def client(wire: Wire) -> KeyVaultClient:
-    return KeyVaultClient(wire, Origin.parse(VAULT), Token(), api_version="7.4", wall=lambda: 0.0)  # type: ignore[arg-type]
+def client(wire: Wire, token: Token | None = None) -> KeyVaultClient:
+    token = token or Token()
+    return KeyVaultClient(wire, Origin.parse(VAULT), token, api_version="7.4", wall=lambda: 0.0)  # type: ignore[arg-type]
 
 
 def page(names: list[str], link: object = None) -> Answer:
@@ -140,12 +155,19 @@ HTML = b"<html><body>403 Forbidden by the proxy. canary</body></html>"
         (403, body("Forbidden", "AccessDenied"), Refused),
         (403, body("Forbidden", "ForbiddenByRbac"), Refused),
         (403, body("Forbidden", "ForbiddenByPolicy"), Refused),
-        (403, body("Forbidden"), Refused),
+        (403, body("Forbidden"), BadAnswer),
+        (403, body("Forbidden", "NeverHeardOf"), BadAnswer),
+        (403, body("AuthorizationFailed", "AccessDenied"), BadAnswer),
         (403, body("Forbidden", "ForbiddenByFirewall"), Unavailable),
         (403, body("Forbidden", "ForbiddenByConnection"), Unavailable),
         (403, HTML, BadAnswer),
         (403, b"", BadAnswer),
         (403, b'{"message": "an API gateway"}', BadAnswer),
+        (404, body("NotFound"), BadAnswer),
+        (404, body("ResourceNotFound"), BadAnswer),
+        (404, body("VaultNotFound"), BadAnswer),
+        (404, body("KeyNotFound"), BadAnswer),
+        (404, body("NotFound", "SecretNotFound"), BadAnswer),
         (404, HTML, BadAnswer),
         (404, b"", BadAnswer),
         (400, body("BadParameter"), BadAnswer),
@@ -178,3 +200,70 @@ async def test_a_version_is_asked_for_by_its_id_and_another_is_a_bad_answer() ->
     with pytest.raises(BadAnswer):
         await client(wire).get_version(NAME, "0" * 32)  # type: ignore[arg-type]
     assert wire.urls == [f"{VAULT}/secrets/pw/{'0' * 32}?api-version=7.4"]
+
+
+GOOD = Answer(200, {}, json.dumps({"value": "x", "id": f"{VAULT}/secrets/pw/{'0' * 32}"}).encode())
+BEARER = 'Bearer authorization="https://login.windows.net/x", resource="https://vault.azure.net"'
+CLAIMS = 'Bearer realm="", authorization_uri="https://login.windows.net/x", error="insufficient_claims", claims="eyJ9"'
+
+
+def unauthorized(challenge: str, data: bytes = body("Unauthorized")) -> Answer:
+    return Answer(401, {"www-authenticate": challenge}, data)
+
+
+def tokens(number: int) -> Token:
+    return Token(*(AccessToken(SecretValue(b"t"), 0.0, 1e9) for _ in range(number)))
+
+
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        unauthorized(BEARER),
+        unauthorized(f'Negotiate, PoP nonce="a, b", {BEARER}'),
+        unauthorized(CLAIMS),
+        unauthorized(f'{BEARER}, error="insufficient_claims", claims="eyJ9"'),
+        unauthorized(CLAIMS, b""),
+        unauthorized(BEARER, HTML),
+    ],
+    ids=range(6),
+)
+async def test_a_challenge_leads_to_one_renewal_of_the_token(rejection: Answer) -> None:
+    answers = [rejection, GOOD]
+    token = tokens(2)
+    secret = await client(Wire(lambda _: answers.pop(0)), token).get(NAME)
+    assert secret.value.reveal() == b"x"
+    assert token.rejections == 1
+
+
+@pytest.mark.parametrize(
+    ("challenge", "data", "expected"),
+    [
+        (BEARER, body("Unauthorized"), Refused),
+        (CLAIMS, body("Unauthorized"), Refused),
+        (BEARER, HTML, BadAnswer),
+        (BEARER, body("AccessDenied"), BadAnswer),
+    ],
+    ids=range(4),
+)
+async def test_a_second_rejection_is_the_last(
+    challenge: str, data: bytes, expected: type[KeyVaultFSError]
+) -> None:
+    wire, token = Wire(lambda _: unauthorized(challenge, data)), tokens(3)
+    with pytest.raises(expected) as caught:
+        await client(wire, token).get(NAME)
+    assert type(caught.value) is expected
+    assert (len(wire.urls), token.rejections) == (2, 1)
+
+
+async def test_a_rejected_token_without_a_newer_one_takes_no_secret_away() -> None:
+    with pytest.raises(Unavailable):
+        await client(Wire(lambda _: unauthorized(CLAIMS)), tokens(1)).get(NAME)
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+async def test_the_identity_endpoints_no_is_not_the_vaults(*, at_first: bool) -> None:
+    no = Refused("Identity-invalid_request", "assign one")
+    token = Token(no) if at_first else Token(AccessToken(SecretValue(b"t"), 0.0, 1e9), no)
+    with pytest.raises(Unavailable) as caught:
+        await client(Wire(lambda _: unauthorized(BEARER)), token).get(NAME)
+    assert (caught.value.cause, caught.value.hint) == (no.cause, no.hint)

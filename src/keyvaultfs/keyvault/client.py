@@ -25,13 +25,22 @@ _MOST_PAGES = 100_000
 _MOST_BYTES = 64 << 20
 """Of one listing: some 200,000 names. A page alone is bounded by the transport."""
 
-_NOT_THE_IDENTITY = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
+_ABSENT = "SecretNotFound"
+"""The one 404 that says that there is no such secret or version. Others are about the vault, or not from it."""
+
+_NOT_ALLOWED = frozenset({"AccessDenied", "ForbiddenByRbac", "ForbiddenByPolicy"})
+"""Inner codes of the 403s that are the vault's word about the identity (PROTOCOL §5)."""
+
+_DISABLED = "SecretDisabled"
+
+_WRONG_DOOR = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
 """403s that say where a request came from, not who asked: nobody answered, in the words of DESIGN §3."""
 
 _NO_TOKEN_HELPS = {
     "AKV10022": "the vault wants tokens for another resource: check the option resource=",
     "AKV10032": "the identity is of another tenant than the vault",
 }
+_NOT_THE_VAULTS = "the answer is not Key Vault's: is a proxy in between?"
 _GRANT = 'grant the identity the role "Key Vault Secrets User", or the access policy permissions get and list'
 
 
@@ -116,52 +125,74 @@ class KeyVaultClient:
             KeyVaultFSError: what is wrong.
         """
         await self.reach()
-        await self._token.current()
+        await self._current_token()
 
     def _url(self, path: str) -> str:
         return f"{self._origin.base_url}{path}?{self._query}"
 
     async def _ask(self, url: str) -> Answer:
-        token = await self._token.current()
-        fresh = False
+        token = await self._current_token()
+        rejected: AccessToken | None = None
         while True:
             answer = await self._transport.get(url, {}, token=token.text)
             if answer.status == 200:
                 return answer
             if answer.status != 401:
                 raise self._failure(answer)
-            again = await self._after_401(answer, token, fresh=fresh)
-            token, fresh = again, fresh or again is not token
+            if await self._passes_by_itself(answer):
+                continue
+            if rejected is not None:
+                raise _rejected_again(answer, anew=token is not rejected)
+            rejected = token
+            # Where the endpoint gives the same one again, it is tried once more as well, as the official clients do.
+            token = await self._newer_token(token) or token
 
-    async def _after_401(self, answer: Answer, token: AccessToken, *, fresh: bool) -> AccessToken:
-        """The token to try again with.
+    async def _current_token(self) -> AccessToken:
+        """A token.
+
+        Raises:
+            Unavailable: there is none. Only the vault's no takes a secret away, not the identity endpoint's.
+        """
+        try:
+            return await self._token.current()
+        except Refused as exc:
+            cause, hint = exc.cause, exc.hint
+        raise Unavailable(cause, hint)
+
+    async def _passes_by_itself(self, answer: Answer) -> bool:
+        """Whether a 401 is to be followed by the same request; waits a second if it is. Else a token may help.
 
         Raises:
             Unavailable, Refused: no token helps.
         """
-        challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
-        found = wire.error(answer.body)
-        if found is None:
-            raise BadAnswer("Answer-401")
-        if found.akv == "AKV10046":  # passes by itself, with the same token
-            left = trio.current_effective_deadline() - trio.current_time()
-            if left <= _TRANSIENT_401_SECONDS:
-                raise Unavailable("AKV10046")
-            await trio.sleep(_TRANSIENT_401_SECONDS)
-            return token
-        if found.akv in _NO_TOKEN_HELPS:
-            raise Refused(found.akv, _NO_TOKEN_HELPS[found.akv])
-        if fresh:
-            raise Refused("Unauthorized", "the vault rejects the identity's new token too")
-        newer = await self._token.rejected(token)
-        if newer is None:
-            raise Unavailable(
-                "TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one"
-            )
-        return newer
+        found = challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
+        error = wire.error(answer.body)
+        if error is None or found.wants_another_token:
+            return False
+        if error.akv in _NO_TOKEN_HELPS:
+            raise Refused(error.akv, _NO_TOKEN_HELPS[error.akv])
+        if error.akv != "AKV10046":
+            return False
+        left = trio.current_effective_deadline() - trio.current_time()
+        if left <= _TRANSIENT_401_SECONDS:
+            raise Unavailable("AKV10046")
+        await trio.sleep(_TRANSIENT_401_SECONDS)
+        return True
 
-    def _failure(self, answer: Answer) -> Exception:  # noqa: PLR0911 - one for each row of the table
-        """What an answer that is neither 200 nor 401 means (PROTOCOL §5)."""
+    async def _newer_token(self, token: AccessToken) -> AccessToken | None:
+        """Than one that the vault rejected. Raises as `_current_token`."""
+        try:
+            return await self._token.rejected(token)
+        except Refused as exc:
+            cause, hint = exc.cause, exc.hint
+        raise Unavailable(cause, hint)
+
+    def _failure(self, answer: Answer) -> Exception:
+        """What an answer that is neither 200 nor 401 means (PROTOCOL §5).
+
+        Only the vault's own words take a secret away. A shape does not: an error body with another code may be a
+        gateway's, a redirected name's, or of a vault that has moved.
+        """
         status = answer.status
         if status in retry.TRANSIENT:
             return Unavailable(
@@ -169,17 +200,35 @@ class KeyVaultClient:
             )
         found = wire.error(answer.body)
         if found is None:
-            return BadAnswer(f"Answer-{status}", "the answer is not Key Vault's: is a proxy in between?")
-        if status == 404:
+            return BadAnswer(f"Answer-{status}", _NOT_THE_VAULTS)
+        if status == 404 and found.code == _ABSENT:
             return NotFound(found.code)
-        if status == 403:
-            if found.inner == "SecretDisabled":
-                return Disabled(found.inner)
-            if found.inner in _NOT_THE_IDENTITY:
-                return Unavailable(found.inner, "the vault's firewall does not let this machine in")
-            return Refused(found.inner or found.code, _GRANT)
-        hint = "check the option api_version=" if status == 400 else ""
-        return BadAnswer(f"Answer-{status}-{found.code}", hint)
+        if status == 403 and found.code == "Forbidden":
+            said = self._forbidden(found.inner)
+            if said is not None:
+                return said
+        hint = "check the option api_version=" if status == 400 else _NOT_THE_VAULTS
+        return BadAnswer("-".join(filter(None, (f"Answer-{status}", found.code, found.inner))), hint)
+
+    def _forbidden(self, inner: str) -> Exception | None:
+        """What the vault says with a 403."""
+        if inner == _DISABLED:
+            return Disabled(inner)
+        if inner in _WRONG_DOOR:
+            return Unavailable(inner, "the vault's firewall does not let this machine in")
+        return Refused(inner, _GRANT) if inner in _NOT_ALLOWED else None
+
+
+def _rejected_again(answer: Answer, *, anew: bool) -> Exception:
+    """What a second 401 means, after a renewal that brought a token `anew`, or the same."""
+    if not anew:
+        return Unavailable(
+            "TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one"
+        )
+    error = wire.error(answer.body)
+    if error is None or error.code != "Unauthorized":
+        return BadAnswer("Answer-401", _NOT_THE_VAULTS)
+    return Refused("Unauthorized", "the vault rejects the identity's new token too")
 
 
 class _Walk:

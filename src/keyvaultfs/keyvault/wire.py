@@ -1,4 +1,9 @@
-"""JSON of Key Vault -> model. Whatever is odd becomes `BadAnswer` and is never quoted (PROTOCOL §3 to §5)."""
+"""JSON of Key Vault -> model (PROTOCOL §3 to §5). Nothing of an odd answer is ever quoted.
+
+Two kinds of field are told apart. Which secret it is, its value, and where a listing goes on must be right: an answer
+that is odd in one of them is a `BadAnswer`. What is merely shown (times, tags, content type, ``managed``, ``enabled``)
+never decides over an answer or a page: where it is odd it counts as absent, as an odd row of a page does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from keyvaultfs import model
 from keyvaultfs.errors import BadAnswer
@@ -19,9 +24,15 @@ if TYPE_CHECKING:
 
 _LATEST_TIME = 253_402_300_799  # 9999-12-31, what a date can show
 _MOST_TAGS = 64
+_ENCODING_TAG = "file-encoding"
 _LONGEST_WORD = 4096
+_LONGEST_LINK = 16384
+_LONGEST_INTEGER = 20  # digits; Python itself refuses the whole text for one of 4,301
 _CODE = re.compile("[A-Za-z0-9_.-]{1,64}")
-_ID = re.compile("https?://[^/?#]+/secrets/([0-9A-Za-z-]{1,127})(?:/([0-9A-Fa-f]{32}))?")
+# Ids are compared without regard to case (PROTOCOL §1).
+_ID = re.compile(
+    "https?://[^/?#]+/secrets/([0-9a-z-]{1,127})(?:/([0-9a-f]{32}))?/?", re.IGNORECASE | re.ASCII
+)
 _AKV = re.compile("AKV[0-9]{5}")
 
 
@@ -34,18 +45,26 @@ class ErrorBody:
     akv: str
 
 
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("no JSON")
+def _integer(digits: str) -> int | None:
+    """A number that is shown, or None: one that is out of all range says nothing of the other fields."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else None
+
+
+def _constant(_name: str) -> None:
+    """NaN and infinities, which are no JSON but which some writers let through."""
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object, with or without a byte order mark before it.
+
+    Bytes that are no UTF-8 become lone surrogates, so that only the text that holds them is odd, and not the answer.
 
     Raises:
-        BadAnswer: not one, or not UTF-8, or nested too deep, or with numbers that are too long.
+        BadAnswer: not one, or nested too deep.
     """
     try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        text = body.decode("utf-8-sig", "surrogateescape")
+        data = json.loads(text, parse_int=_integer, parse_constant=_constant)
     except (ValueError, RecursionError):
         raise BadAnswer("NotJSON") from None
     if not isinstance(data, dict):
@@ -85,7 +104,7 @@ def secret(
 
 
 def items(body: bytes) -> tuple[tuple[ListItem, ...], str | None]:
-    """A page of the listing, and the link to the next. Names that no secret can have are left out.
+    """A page of the listing, and the link to the next. Rows without the name of a secret are left out.
 
     Raises:
         BadAnswer: it is no page.
@@ -102,7 +121,7 @@ def items(body: bytes) -> tuple[tuple[ListItem, ...], str | None]:
 
 
 def versions(body: bytes, asked: SecretName) -> tuple[tuple[VersionItem, ...], str | None]:
-    """A page of a secret's versions, and the link to the next.
+    """A page of a secret's versions, and the link to the next. Rows without a version's id are left out.
 
     Raises:
         BadAnswer: it is no page, or of another secret.
@@ -110,9 +129,14 @@ def versions(body: bytes, asked: SecretName) -> tuple[tuple[VersionItem, ...], s
     rows, link = _page(body)
     found = []
     for row in rows:
-        name, version = _identifier(row.get("id"))
-        if name != asked or version is None:
+        try:
+            name, version = _identifier(row.get("id"))
+        except BadAnswer:
+            continue
+        if name != asked:
             raise BadAnswer("NotTheSecret")
+        if version is None:
+            continue
         found.append(VersionItem(version, _properties(row)))
     return tuple(found), link
 
@@ -142,11 +166,11 @@ def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
     rows = data.get("value")
     link = data.get("nextLink")
     rows = [] if rows is None else rows  # an empty list was once sent as null
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise BadAnswer("NotAPage")
-    if link is not None and (not isinstance(link, str) or len(link) > _LONGEST_WORD):
+    if link is not None and (not isinstance(link, str) or len(link) > _LONGEST_LINK):
         raise BadAnswer("NotAPage")
-    return rows, link or None
+    return [row for row in rows if isinstance(row, dict)], link or None
 
 
 def _identifier(found: object) -> tuple[SecretName, Version | None]:
@@ -158,14 +182,9 @@ def _identifier(found: object) -> tuple[SecretName, Version | None]:
 
 def _properties(data: dict[str, Any]) -> Properties:
     attributes = data.get("attributes")
-    attributes = {} if attributes is None else attributes
-    if not isinstance(attributes, dict):
-        raise BadAnswer("NotAttributes")
-    enabled = attributes.get("enabled", True)
-    if not isinstance(enabled, bool):
-        raise BadAnswer("NotAttributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
     return Properties(
-        enabled=enabled,
+        enabled=attributes.get("enabled") is not False,
         created=_time(attributes.get("created")),
         updated=_time(attributes.get("updated")),
         expires=_time(attributes.get("exp")),
@@ -177,26 +196,24 @@ def _properties(data: dict[str, Any]) -> Properties:
 
 
 def _time(found: object) -> int | None:
-    if found is None:
-        return None
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LATEST_TIME:
-        raise BadAnswer("NotATime")
+        return None
     return int(found)
 
 
 def _text(found: object) -> str | None:
-    if found is None:
-        return None
     if not isinstance(found, str) or len(found) > _LONGEST_WORD:
-        raise BadAnswer("NotText")
+        return None
     # What is shown must be encodable: a lone surrogate is not.
     return found.encode("utf-8", "replace").decode()
 
 
 def _tags(found: object) -> Mapping[str, str]:
-    if found is None:
+    """At most so many; the one that says how a value was encoded is always among them."""
+    if not isinstance(found, dict):
         return NO_TAGS
-    if not isinstance(found, dict) or len(found) > _MOST_TAGS:
-        raise BadAnswer("NotTags")
-    tags = {_text(key) or "": _text(value) or "" for key, value in found.items()}
+    tags: dict[str, str] = {}
+    for key, value in ((_text(key), _text(value)) for key, value in found.items()):
+        if key is not None and value is not None and (len(tags) < _MOST_TAGS or key == _ENCODING_TAG):
+            tags[key] = value
     return MappingProxyType(tags) if tags else NO_TAGS
