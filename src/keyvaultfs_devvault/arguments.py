@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import argparse
+SEED = """\
+a seed file's one table is [secrets]; a secret is its value, or a table with any of value, file (beside the seed file),
+content_type, tags, enabled, nbf, exp, version, and certificate, which makes a key and a chain:
+  [secrets]
+  pw = "p@ssw0rd!"
+  config = { value = '{"port": 1}', content_type = "application/json", tags = { env = "prod" } }
+  web = { certificate = "pkcs12" }
+  api = { certificate = { format = "pem", key = "ec", intermediates = 2, order = "shuffled", private_key = false } }
+format: pem, pkcs12; key: rsa, ec; intermediates: 0 to 8; order: leaf-first, root-first, shuffled.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `keyvaultfs dev`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = SEED
     parser.add_argument(
-        "--seed", metavar="FILE|DIR", type=Path, help="secrets: a TOML file, or a directory of files"
+        "--seed",
+        metavar="FILE|DIR",
+        type=Path,
+        help="secrets: a TOML file, or a directory of files",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="loopback address to listen on (default: %(default)s)"

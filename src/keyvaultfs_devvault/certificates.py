@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import os
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -11,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from keyvaultfs_devvault import chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from keyvaultfs_devvault.chains import Wish
 
 _HOSTS = ("127.0.0.1", "::1", "localhost", "*.vault.localhost")
 
@@ -56,49 +58,17 @@ class Authority:
         self._ca.issue_cert(*dict.fromkeys([*_HOSTS, *hosts])).configure_cert(context)
         return context
 
-    def secret(self, name: str, kind: str) -> dict[str, Any]:
-        """A certificate as Key Vault keeps it: a secret with key and chain.
+    def secret(self, name: str, wish: Wish) -> dict[str, Any]:
+        """A certificate as Key Vault keeps it, which the authority itself has issued.
 
         Args:
-            name: becomes the host ``NAME.example.com``.
-            kind: "pem" (PKCS#8 key, then the certificates) or "pkcs12" (base64 of a PFX without password).
+            name: of the secret; becomes the host ``NAME.example.com``.
+            wish: what kind.
 
         Returns:
             value, content_type, managed, nbf and exp of the entry.
-
-        Raises:
-            KeyError: for another kind.
         """
-        leaf = self._ca.issue_cert(f"{name.lower()}.example.com")
-        key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
-        chain = [x509.load_pem_x509_certificate(blob.bytes()) for blob in leaf.cert_chain_pems]
-        authority = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
-        plain = serialization.NoEncryption()
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        pem += b"".join(cert.public_bytes(serialization.Encoding.PEM) for cert in [*chain, authority])
-        pfx = pkcs12.serialize_key_and_certificates(
-            name.encode(),
-            key,  # type: ignore[arg-type]  # trustme makes RSA or EC keys only
-            chain[0],
-            [*chain[1:], authority],
-            plain,
-        )
-        value, content_type = {
-            "pem": (pem.decode(), "application/x-pem-file"),
-            "pkcs12": (base64.b64encode(pfx).decode(), "application/x-pkcs12"),
-        }[kind]
-        return {
-            "value": value,
-            "content_type": content_type,
-            "managed": True,
-            "nbf": _seconds(chain[0], "not_valid_before"),
-            "exp": _seconds(chain[0], "not_valid_after"),
-        }
-
-
-def _seconds(certificate: x509.Certificate, name: str) -> int:
-    # cryptography 42 deprecates the naive attribute, Debian 12's 38 has no other
-    aware = getattr(certificate, f"{name}_utc", None)
-    if aware is None:
-        aware = getattr(certificate, name).replace(tzinfo=dt.UTC)
-    return int(aware.timestamp())
+        key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)  # trustme makes no others
+        certificate = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        return chains.secret(f"{name.lower()}.example.com", wish, chains.Issuer(key, certificate))

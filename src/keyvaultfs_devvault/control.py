@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 
 from keyvaultfs_devvault.errors import VaultError
 from keyvaultfs_devvault.faults import Rule
-from keyvaultfs_devvault.seed import parse_attributes, plant
+from keyvaultfs_devvault.seed import certified, parse_attributes, plant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from keyvaultfs_devvault.certificates import Authority
     from keyvaultfs_devvault.front import Front
     from keyvaultfs_devvault.imds import ImdsApp
     from keyvaultfs_devvault.records import Secret
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
     Endpoint = Callable[[Request], Awaitable[Any]]
 
 
-def control(state: State, imds: ImdsApp, fronts: Sequence[Front]) -> Router:
+def control(state: State, imds: ImdsApp, fronts: Sequence[Front], authority: Authority) -> Router:
     """The ASGI application of the control interface."""
-    return _Control(state, imds, fronts).router
+    return _Control(state, imds, fronts, authority).router
 
 
 class _Control:
-    def __init__(self, state: State, imds: ImdsApp, fronts: Sequence[Front]) -> None:
+    def __init__(self, state: State, imds: ImdsApp, fronts: Sequence[Front], authority: Authority) -> None:
         self._state = state
         self._imds = imds
         self._fronts = fronts
+        self._authority = authority
         table: list[tuple[str, str, Endpoint]] = [
             ("GET", "/_dev/faults", self._get_faults),
             ("POST", "/_dev/faults", self._add_faults),
@@ -106,11 +108,16 @@ class _Control:
         return {}
 
     async def _plant(self, request: Request) -> Any:
-        """One entry, a list of them, or ``{"count": N, "prefix": "s", "size": bytes}`` for N made-up ones."""
+        """One entry, a list of them, or ``{"count": N, "prefix": "s", "size": bytes}`` for N made-up ones.
+
+        An entry's `certificate` makes its value, as in a seed file.
+        """
         body = await request.json()
         entries = _made_up(body) if isinstance(body, dict) and "count" in body else body
         entries = entries if isinstance(entries, list) else [entries]
-        return {"versions": [plant(self._state.store, entry) for entry in entries]}
+        return {
+            "versions": [plant(self._state.store, certified(entry, self._authority)) for entry in entries]
+        }
 
     async def _clear_secrets(self, request: Request) -> Any:
         del request

@@ -8,9 +8,11 @@ import tomllib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from keyvaultfs_devvault.chains import ChainError, Wish
 from keyvaultfs_devvault.records import NAME, VERSION, Attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from keyvaultfs_devvault.certificates import Authority
@@ -58,6 +60,22 @@ def plant(store: Store, entry: object) -> str:
     return made.id
 
 
+def certified(entry: object, authority: Authority) -> object:
+    """An entry whose `certificate` has become a new key and certificate; any other entry as it is.
+
+    Raises:
+        SeedError: when no certificate can be made so.
+    """
+    if not isinstance(entry, dict) or entry.get("certificate") is None:
+        return entry
+    rest = {key: value for key, value in entry.items() if key != "certificate"}
+    name = str(rest.get("name"))
+    try:
+        return {**authority.secret(name, Wish.parse(entry["certificate"])), **rest}
+    except ChainError as error:
+        raise SeedError(f"{name}: {error}") from None
+
+
 def parse_attributes(name: str, entry: dict[str, Any]) -> Attributes:
     """The attributes that an entry gives.
 
@@ -89,7 +107,7 @@ def load(store: Store, path: Path, authority: Authority) -> int:
         SeedError: naming the file and what is wrong.
         OSError: when it cannot be read.
     """
-    entries = _directory(path) if path.is_dir() else _toml(path, authority)
+    entries: Sequence[object] = _directory(path) if path.is_dir() else _toml(path, authority)
     for entry in entries:
         plant(store, entry)
     return len(entries)
@@ -108,7 +126,7 @@ def _content(file: Path) -> dict[str, Any]:
         return {"value": base64.encodebytes(raw).decode(), "tags": {"file-encoding": "base64"}}
 
 
-def _toml(path: Path, authority: Authority) -> list[dict[str, Any]]:
+def _toml(path: Path, authority: Authority) -> list[object]:
     """`[secrets]` with ``name = "value"`` or ``name = { … }``; the latter may have file or certificate."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +139,7 @@ def _toml(path: Path, authority: Authority) -> list[dict[str, Any]]:
     return [_entry(path, name, given, authority) for name, given in secrets.items()]
 
 
-def _entry(path: Path, name: str, given: object, authority: Authority) -> dict[str, Any]:
+def _entry(path: Path, name: str, given: object, authority: Authority) -> object:
     if isinstance(given, str):
         return {"name": name, "value": given}
     if not isinstance(given, dict):
@@ -129,12 +147,10 @@ def _entry(path: Path, name: str, given: object, authority: Authority) -> dict[s
     entry: dict[str, Any] = {"name": name, **{key: _time(value) for key, value in given.items()}}
     if (file := entry.pop("file", None)) is not None:
         entry = {**_content(path.parent / file), **entry}
-    if (kind := entry.pop("certificate", None)) is not None:
-        try:
-            entry = {**authority.secret(name, kind), **entry}
-        except KeyError:
-            raise SeedError(f'{path}: {name}: certificate is "pem" or "pkcs12"') from None
-    return entry
+    try:
+        return certified(entry, authority)
+    except SeedError as error:
+        raise SeedError(f"{path}: {error}") from None
 
 
 def _time(value: object) -> object:

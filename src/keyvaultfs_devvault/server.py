@@ -104,7 +104,11 @@ async def serve(
             backend = await nursery.start(_serve_http, gate, state.now, "127.0.0.1", 0)
             await nursery.start(front.serve, backend)
         admin = await nursery.start(
-            _serve_http, control(state, imds, (vault_front, imds_front)), time.time, host, admin_port
+            _serve_http,
+            control(state, imds, (vault_front, imds_front), authority),
+            time.time,
+            host,
+            admin_port,
         )
         task_status.started(
             Addresses(
