@@ -338,8 +338,16 @@ def test_10_only_root_and_the_worker_reach_the_token_endpoint(vault: VaultProces
         assert all(machine.can(*ask, user=user) for user in ("root", "keyvaultfs"))
         assert not any(machine.can(*ask, user=user) for user in ("app", "other"))
         only_its_owner_reads(machine)
+    machine.run("systemctl", "start", "nftables")
+    nftables = [f"systemctl {verb} nftables" for verb in ("reload", "restart", "stop")]
+    for flush in (*nftables, "nft flush ruleset"):
+        machine.run(*flush.split())
+        machine.wait_until(lambda: not machine.can(*ask, user="app"), f"the fence after {flush}")
+        assert machine.run("cat", "/run/keyvaultfs/imds-fence", user="app").startswith("in-force ")
     machine.run("systemctl", "disable", "--now", "keyvaultfs-imds.service")
     assert machine.can(*ask, user="app")
+    assert not machine.can("test", "-e", "/run/keyvaultfs/imds-fence")
+    assert property_of(machine, "keyvaultfs-imds-check.timer", "ActiveState") == "inactive"
     machine.poweroff()
 
 

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BROUGHT = {
     "bin/keyvaultfs",
     "bin/mount.keyvaultfs",
+    "lib/systemd/system/keyvaultfs-imds-check.service",
+    "lib/systemd/system/keyvaultfs-imds-check.timer",
     "lib/systemd/system/keyvaultfs-imds.service",
     "lib/systemd/system/keyvaultfs@.service",
     "lib/sysusers.d/keyvaultfs.conf",
@@ -27,6 +29,7 @@ BROUGHT = {
     "share/doc/keyvaultfs/examples/reload-on-rotation.service",
     "share/fish/vendor_completions.d/keyvaultfs.fish",
     "share/keyvaultfs/keyvaultfs-imds.nft",
+    "share/keyvaultfs/keyvaultfs-imds.sh",
     "share/man/man1/keyvaultfs.1",
     "share/man/man5/keyvaultfs.toml.5",
     "share/man/man8/mount.keyvaultfs.8",
