@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from keyvaultfs import causes
+
 E = TypeVar("E", bound=Exception)
 
 
@@ -12,10 +14,11 @@ class KeyVaultFSError(Exception):
 
     Args:
         cause: letters, digits and ``_ - . :`` only; never text that the network sent.
-        hint: a sentence for people that says what to do, or "".
+        hint: a sentence for people that says what is wrong; when it is not given, that of the table of causes.
     """
 
     def __init__(self, cause: str = "", hint: str = "") -> None:
+        hint = hint or causes.find(cause).sentence
         super().__init__(f"{cause}: {hint}" if cause and hint else cause or hint)
         self.cause = cause or type(self).__name__
         self.hint = hint

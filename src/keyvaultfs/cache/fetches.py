@@ -94,7 +94,7 @@ class Fetches:
     def _keep(self, record: Record, secret: Secret, sent: float) -> None:
         digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
         if record.version == secret.version and record.digest and record.digest != digest:
-            raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
+            raise BadAnswer("VersionChanged")
         racy = freshness.racy(secret)
         if record.version != secret.version:
             self._cache.announce(record, secret.version)
@@ -129,7 +129,7 @@ class Fetches:
         if record is not None and current:
             digest = hashlib.blake2b(secret.value.reveal(), digest_size=16, key=self._salt).digest()
             if record.digest and digest != record.digest:
-                raise BadAnswer("VersionChanged", "the vault gave other bytes for the same version id")
+                raise BadAnswer("VersionChanged")
         checked = record.checked + self._cache.shift if record is not None and current else NEVER
         self._cache.store.put(name, version, secret.value, secret.properties, racy=True, checked=checked)
         return secret.value

@@ -89,12 +89,12 @@ def verify(header: str, origin: Origin) -> Challenge:
         if _is_ours(found.resource, origin) if found.resource else found.wants_another_token:
             return found
     if not any(found.resource for found in bearers):
-        raise BadAnswer("ChallengeMissing", "a 401 without Key Vault's challenge: is a proxy in between?")
+        raise BadAnswer("ChallengeMissing")
     if origin.exact:
         raise BadAnswer(
             "ForeignChallenge", "the vault wants tokens for another resource than the option says"
         )
-    raise BadAnswer("ForeignChallenge", "the vault's challenge names a domain that is not the vault's")
+    raise BadAnswer("ForeignChallenge")
 
 
 def _is_ours(named: str, origin: Origin) -> bool:

@@ -36,12 +36,8 @@ _DISABLED = "SecretDisabled"
 _WRONG_DOOR = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
 """403s that say where a request came from, not who asked: nobody answered, in the words of DESIGN §3."""
 
-_NO_TOKEN_HELPS = {
-    "AKV10022": "the vault wants tokens for another resource: check the option resource=",
-    "AKV10032": "the identity is of another tenant than the vault",
-}
-_NOT_THE_VAULTS = "the answer is not Key Vault's: is a proxy in between?"
-_GRANT = 'grant the identity the role "Key Vault Secrets User", or the access policy permissions get and list'
+_NO_TOKEN_HELPS = frozenset({"AKV10022", "AKV10032"})
+"""Numbers of 401s that are about how things are set up: another token is rejected too."""
 
 
 class KeyVaultClient:
@@ -170,7 +166,7 @@ class KeyVaultClient:
         if error is None or found.wants_another_token:
             return False
         if error.akv in _NO_TOKEN_HELPS:
-            raise Refused(error.akv, _NO_TOKEN_HELPS[error.akv])
+            raise Refused(error.akv)
         if error.akv != "AKV10046":
             return False
         left = trio.current_effective_deadline() - trio.current_time()
@@ -200,35 +196,32 @@ class KeyVaultClient:
             )
         found = wire.error(answer.body)
         if found is None:
-            return BadAnswer(f"Answer-{status}", _NOT_THE_VAULTS)
+            return BadAnswer(f"Answer-{status}")
         if status == 404 and found.code == _ABSENT:
             return NotFound(found.code)
         if status == 403 and found.code == "Forbidden":
             said = self._forbidden(found.inner)
             if said is not None:
                 return said
-        hint = "check the option api_version=" if status == 400 else _NOT_THE_VAULTS
-        return BadAnswer("-".join(filter(None, (f"Answer-{status}", found.code, found.inner))), hint)
+        return BadAnswer("-".join(filter(None, (f"Answer-{status}", found.code, found.inner))))
 
     def _forbidden(self, inner: str) -> Exception | None:
         """What the vault says with a 403."""
         if inner == _DISABLED:
             return Disabled(inner)
         if inner in _WRONG_DOOR:
-            return Unavailable(inner, "the vault's firewall does not let this machine in")
-        return Refused(inner, _GRANT) if inner in _NOT_ALLOWED else None
+            return Unavailable(inner)
+        return Refused(inner) if inner in _NOT_ALLOWED else None
 
 
 def _rejected_again(answer: Answer, *, anew: bool) -> Exception:
     """What a second 401 means, after a renewal that brought a token `anew`, or the same."""
     if not anew:
-        return Unavailable(
-            "TokenRejected", "the vault rejects the token, and the identity endpoint has no newer one"
-        )
+        return Unavailable("TokenRejected")
     error = wire.error(answer.body)
     if error is None or error.code != "Unauthorized":
-        return BadAnswer("Answer-401", _NOT_THE_VAULTS)
-    return Refused("Unauthorized", "the vault rejects the identity's new token too")
+        return BadAnswer("Answer-401")
+    return Refused("Unauthorized")
 
 
 class _Walk:

@@ -181,6 +181,7 @@ class Worker:
             "cache": self.cache.snapshot(),
             "token": self.chain.token_status(),
             "causes": self.causes.open(),
+            "problems": self.causes.problems(vault=self.chain.origin.host.partition(".")[0]),
             "privileges": asdict(self.in_force),
             "inodes": len(self.table.nodes),
             "open_files": len(self.table.handles),

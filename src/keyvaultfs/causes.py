@@ -1,0 +1,156 @@
+"""What can be wrong: for each code a severity, a sentence and a cure. The log, ``status`` and ``check`` say the same.
+
+A code is the short fixed word of an exception (`KeyVaultFSError.cause`), so whoever raises gives the word alone. Some
+words end in what the network said, such as ``Answer-502``: for those the longest row that they begin with holds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How ``check`` marks a step that meets the cause."""
+
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A row of the table.
+
+    Attributes:
+        code: letters, digits and ``_ - . :`` only.
+        sentence: what is wrong, for people, without a full stop; "" where the code says all that is known.
+        cure: a command that can be pasted, or a sentence. Names in braces are filled in by `mend`.
+    """
+
+    code: str
+    severity: Severity
+    sentence: str
+    cure: str = ""
+
+    def mend(self, **facts: str) -> str:
+        """The cure with `facts` such as ``vault`` and ``oid``; what is not known stands in capitals."""
+        known = {key: value for key, value in facts.items() if value}
+        return self.cure.format_map(_Facts(known)) if self.cure else ""
+
+
+class _Facts(defaultdict[str, str]):
+    def __init__(self, known: dict[str, str]) -> None:
+        super().__init__(str, known)
+
+    def __missing__(self, key: str) -> str:
+        return key.upper().replace("_", "-")
+
+
+_WARN, _FAIL = Severity.WARN, Severity.FAIL
+
+_SCOPE = '"$(az keyvault show --name {vault} --query id --output tsv)"'
+_GRANT = (
+    'az role assignment create --role "Key Vault Secrets User" --assignee-object-id {oid}'
+    f" --assignee-principal-type ServicePrincipal --scope {_SCOPE}"
+)
+_POLICY = "az keyvault set-policy --name {vault} --object-id {oid} --secret-permissions get list"
+_WAIT = "nothing: it passes by itself (https://status.azure.com shows what is known of outages)"
+_CALLER = (
+    "az keyvault network-rule add --name {vault} --ip-address {address}"
+    "    # the machine's public address; or its subnet: --vnet-name {vnet} --subnet {subnet}"
+)
+_PROXY = "curl --verbose --output /dev/null {url}"
+
+_ROWS = (
+    # What the vault says with a 403 (PROTOCOL §5).
+    Cause("ForbiddenByRbac", _FAIL, 'the identity lacks a role such as "Key Vault Secrets User" on the vault', _GRANT),
+    Cause("AccessDenied", _FAIL, "the vault's access policy does not give the identity get and list", _POLICY),
+    Cause(
+        "ForbiddenByPolicy",
+        _FAIL,
+        "the vault's policy wants an application to act for a user, and a machine acts for none",
+        _POLICY,
+    ),
+    Cause("SecretDisabled", _WARN, "the secret's current version is disabled", "az keyvault secret set-attributes"
+          " --vault-name {vault} --name {name} --enabled true"),
+    Cause("ForbiddenByFirewall", _FAIL, "the vault's firewall does not let this machine in", _CALLER),
+    Cause(
+        "ForbiddenByConnection",
+        _FAIL,
+        "the vault is closed to public networks, and this machine did not come by its private endpoint",
+        "getent ahosts {host}    # must be the private endpoint's address: link the zone"
+        " privatelink.vaultcore.azure.net to this machine's network",
+    ),
+    Cause("SecretNotFound", _FAIL, "there is no secret of that name", "az keyvault secret list --vault-name {vault}"
+          " --query '[].name'"),
+    # Tokens that the vault does not take.
+    Cause("Unauthorized", _FAIL, "the vault rejects the identity's new token too", "az keyvault show --name {vault}"
+          " --query properties.tenantId    # must be the identity's tenant, {tid}"),
+    Cause("AKV10022", _FAIL, "the vault wants tokens for another resource: check the option resource=",
+          "keyvaultfs check {vault} -o resource=https://vault.azure.net"),
+    Cause("AKV10032", _FAIL, "the identity is of another tenant than the vault",
+          "az keyvault update --name {vault} --set properties.tenantId={tid}    # or assign an identity of its tenant"),
+    Cause("AKV10046", _WARN, "the vault did not find the key that tokens are signed with, for a moment", _WAIT),
+    Cause("TokenRejected", _FAIL, "the vault rejects the token, and the identity endpoint has no newer one", _WAIT),
+    Cause("ForeignChallenge", _FAIL, "the vault's challenge names a domain that is not the vault's", _PROXY),
+    Cause("ChallengeMissing", _FAIL, "a 401 without Key Vault's challenge: is a proxy in between?", _PROXY),
+    # Answers that are no answers.
+    Cause("Answer-400", _FAIL, "the vault does not understand the request: check the option api_version=",
+          "keyvaultfs check {vault} -o api_version=7.4"),
+    Cause("Answer-404", _FAIL, "the answer is not this vault's: has its name moved, or is a proxy in between?", _PROXY),
+    Cause("Answer-429", _WARN, "the vault is asked too often, by this machine and others together",
+          "az monitor metrics list --metric ServiceApiHit --resource " + _SCOPE),
+    Cause("Answer-5", _WARN, "the vault, or a proxy before it, is out of order", _WAIT),
+    Cause("Answer-", _FAIL, "the answer is not Key Vault's: is a proxy in between?", _PROXY),
+    Cause("NotJSON", _FAIL, "the answer is not Key Vault's: is a proxy in between?", _PROXY),
+    Cause("NotAnObject", _FAIL, "the answer is not Key Vault's: is a proxy in between?", _PROXY),
+    Cause("NotTheSecret", _FAIL, "the answer is about another secret than was asked for", _PROXY),
+    Cause("VersionChanged", _FAIL, "the vault gave other bytes for the same version id", _PROXY),
+    Cause("Compressed", _FAIL, "the answer is compressed, which nobody asked for: is a proxy in between?", _PROXY),
+    Cause("TooLarge", _FAIL, "the answer is larger than any of Key Vault's", _PROXY),
+    # The way to the vault.
+    Cause("Timeout", _FAIL, "no answer within the timeout", _PROXY),
+    Cause("CircuitOpen", _WARN, "the vault has not answered for a while; it is asked every few seconds", _PROXY),
+    Cause("Throttled", _WARN, "the vault asked to be left alone for a while", "az monitor metrics list"
+          " --metric ServiceApiHit --resource " + _SCOPE),
+    Cause("CertificateError", _FAIL, "the certificate does not verify: is a proxy in between whose own ca_file= names?",
+          "openssl s_client -connect {host}:{port} -servername {host} </dev/null"),
+    Cause("ProxyError", _FAIL, "the proxy of https_proxy= does not let the request through", _PROXY),
+    # The token endpoint (PROTOCOL §7).
+    Cause(
+        "Identity-invalid_request",
+        _FAIL,
+        "the machine has no such managed identity, or several: assign one, or name it with client_id=",
+        "az vm identity assign --name {machine} --resource-group {resource_group}"
+        "    # or one of: az vm identity show --name {machine} --resource-group {resource_group}",
+    ),
+    Cause("Identity-invalid_resource", _FAIL, "the option resource= names what the identity's tenant does not know",
+          "keyvaultfs check {vault} -o resource=https://vault.azure.net"),
+    Cause("Identity-400", _FAIL, "the identity endpoint refused the request", "keyvaultfs check {vault}"),
+    Cause("Identity-404", _WARN, "the identity endpoint is being updated", "nothing: it passes within 70 seconds"),
+    Cause("Identity-410", _WARN, "the identity endpoint is being updated", "nothing: it passes within 70 seconds"),
+    Cause("Identity-429", _WARN, "the identity endpoint is asked too often, by any program of this machine",
+          "ss --tcp --processes dst 169.254.169.254"),
+    Cause("Identity-5", _WARN, "the identity endpoint is out of order", _WAIT),
+    Cause("Identity-Expired", _FAIL, "the token endpoint hands out a token that has ended", "timedatectl status"),
+    Cause(
+        "Identity-",
+        _FAIL,
+        "what answers at imds_endpoint is not Azure's token endpoint: is this an Azure virtual machine?",
+        "curl --noproxy '*' --header Metadata:true {imds}/metadata/instance?api-version=2021-02-01",
+    ),
+    Cause("TokenTimeout", _FAIL, "the identity endpoint does not answer: is it fenced off, or is this not Azure?",
+          "curl --noproxy '*' --header Metadata:true {imds}/metadata/instance?api-version=2021-02-01"),
+)  # fmt: skip
+
+TABLE = {row.code: row for row in _ROWS}
+_STEMS = sorted((code for code in TABLE if "-" in code), key=len, reverse=True)
+
+
+def find(code: str) -> Cause:
+    """The row of a code; a row without a sentence for a code that has none."""
+    if code in TABLE:
+        return TABLE[code]
+    stem = next((stem for stem in _STEMS if code.startswith(stem)), None)
+    return Cause(code, _WARN, "") if stem is None else TABLE[stem]
