@@ -401,6 +401,28 @@ def test_versions_can_be_read_by_their_id(vault: VaultProcess, mount: Mounter) -
         (folder / ("0" * 32)).read_text()
 
 
+def test_a_version_by_its_id_is_one_get_and_needs_no_permission_to_list(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    first = vault.set("pw", "one")
+    vault.set("pw", "second", enabled=False)
+    vault.set("hidden", "x")
+    vault.fault(op=["list", "versions"], deny="rbac")
+    kv = mount("exclude=hidden")
+    vault.reset_requests()
+    path = kv / ".keyvaultfs/versions/pw" / first
+    assert run("cat", path) == "one"
+    assert path.stat().st_size == 3
+    asked = [(one["op"], one["version"]) for one in vault.requests(kind="vault") if one["had_token"]]
+    assert asked == [("version", first)]
+    for other in (path.with_name("0" * 32), path.with_name("latest"), path.with_name(first.upper())):
+        with pytest.raises(FileNotFoundError):
+            other.read_text()
+    hidden = vault.describe("hidden")["current"]
+    with pytest.raises(FileNotFoundError):
+        (kv / ".keyvaultfs/versions/hidden" / hidden).read_text()
+
+
 def test_the_control_directory_is_hidden_and_for_the_owner_alone(kv: Mount) -> None:
     assert ".keyvaultfs" not in os.listdir(kv.where)
     assert sorted(os.listdir(kv / ".keyvaultfs")) == ["metrics", "refresh", "status", "versions"]

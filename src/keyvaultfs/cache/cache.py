@@ -192,7 +192,17 @@ class Cache:
         kept = self.store.get(name, version)
         if kept is not None:
             return kept
-        return await self.fetches.value(name, version)
+        return (await self.fetches.version(name, version)).value
+
+    async def version(self, name: SecretName, version: Version) -> Secret:
+        """One version, asked for by its id: no permission but ``get`` is needed, and the current one is not asked for.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `get`.
+        """
+        if not self._matches(name):
+            raise NotFound("NotShown")
+        return await self.fetches.version(name, version)
 
     def peek_value(self, name: SecretName, version: Version) -> SecretValue | None:
         """As `value`, and None where that would wait."""

@@ -17,7 +17,7 @@ from keyvaultfs.errors import BadAnswer, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache, SecretSource
-    from keyvaultfs.model import Secret, SecretName, SecretValue, Version, VersionItem
+    from keyvaultfs.model import Secret, SecretName, Version, VersionItem
 
 NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
 ANSWERED_NO = (NotFound, Refused)
@@ -30,7 +30,7 @@ class Fetches:
         self._cache = cache
         self._source = source
         self._current: Flights[Entry] = Flights()
-        self._values: Flights[SecretValue] = Flights()
+        self._by_id: Flights[Secret] = Flights()
         self._versions: Flights[tuple[VersionItem, ...]] = Flights()
         self._background = trio.CapacityLimiter(concurrency)
         self._soon: set[str] = set()
@@ -55,10 +55,10 @@ class Fetches:
             self._soon.add(key)
             self._cache.home().start_soon(self._fetch_in_background, record)
 
-    async def value(self, name: SecretName, version: Version) -> SecretValue:
-        """The bytes of one version. Raises as `Cache.value`."""
+    async def version(self, name: SecretName, version: Version) -> Secret:
+        """One version. Raises as `Cache.value`."""
         call = partial(self._fetch_version, name, version)
-        return await self._values.join((name.key, version), call, self._cache.home())
+        return await self._by_id.join((name.key, version), call, self._cache.home())
 
     async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         """All versions of a secret. Raises as `Cache.get`."""
@@ -120,7 +120,7 @@ class Fetches:
         record.verdict, record.verdict_until = exc, now + self._cache.limits.negative_ttl
         self._cache.outage.refused(str(record.name), exc, now)
 
-    async def _fetch_version(self, name: SecretName, version: Version) -> SecretValue:
+    async def _fetch_version(self, name: SecretName, version: Version) -> Secret:
         self._cache.metrics.version_gets += 1
         with trio.fail_after(self._cache.limits.timeout):
             secret = await self._source.get_version(name, version)
@@ -132,7 +132,7 @@ class Fetches:
                 raise BadAnswer("VersionChanged")
         checked = record.checked + self._cache.shift if record is not None and current else NEVER
         self._cache.store.put(name, version, secret.value, secret.properties, racy=True, checked=checked)
-        return secret.value
+        return secret
 
     async def _fetch_versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         with trio.fail_after(self._cache.limits.timeout):

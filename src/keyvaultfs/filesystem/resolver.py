@@ -11,11 +11,12 @@ import pyfuse3
 import trio
 
 from keyvaultfs import content
-from keyvaultfs.errors import Unavailable
+from keyvaultfs.errors import NotFound, Unavailable
 from keyvaultfs.filesystem import attributes
 from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.log import LOG
+from keyvaultfs.model import VERSION_PATTERN, Version
 
 if TYPE_CHECKING:
     from pyfuse3 import InodeT
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.inodes import InodeTable
     from keyvaultfs.filesystem.nodes import Handle, Node
     from keyvaultfs.filesystem.rotation import Rotation
-    from keyvaultfs.model import SecretName, SecretValue, Version
+    from keyvaultfs.model import SecretName, SecretValue
 
 
 _LOOKUP_TO_OPEN_SECONDS = 0.05
@@ -229,18 +230,17 @@ class Resolver:
         Raises:
             NotFound: the secret has no such version.
         """
-        for item in await self._cache.versions(name):
-            if item.version == version:
-                break
-        else:
-            raise pyfuse3.FUSEError(errno.ENOENT)
-        how = content.decoding(item.properties.tags, wanted=self._decode)
-        node = self._table.find(name, version, how, pinned=True)
+        if not VERSION_PATTERN.fullmatch(version):
+            raise NotFound("NotAVersion")
+        # By its id, and not from the list of versions: that needs the permission to list, and a request for each page.
+        secret = await self._cache.version(name, Version(version))
+        how = content.decoding(secret.properties.tags, wanted=self._decode)
+        node = self._table.find(name, secret.version, how, pinned=True)
         if node is None:
-            size = await self._size(name, item.version, how)
-            created, updated = item.properties.created, item.properties.updated
+            size = len(content.render(secret.value, how)[0])
+            created, updated = secret.properties.created, secret.properties.updated
             node = self._table.add(
-                name, item.version, how, size=size, created=created, updated=updated, pinned=True
+                name, secret.version, how, size=size, created=created, updated=updated, pinned=True
             )
         self._table.looked_up(node)
         return attributes.secret(self._look, node, node, entry_timeout=1.0)
