@@ -20,7 +20,7 @@ define need
 if [ -n "$$missing" ]; then echo "installing:$$missing"; $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null; fi
 endef
 
-.PHONY: help demo test lint types unit slow mount sdk debian-12 boot ci clean needs-fuse needs-test
+.PHONY: help demo test lint types unit slow mount sdk debian-12 debian-13 chroot boot ci clean needs-fuse needs-test
 
 help:
 	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
@@ -88,10 +88,21 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 debian-12: $(STAMPS)/venv-debian
 	$(DEBIAN_PYTHON) -m pytest tests/unit tests/mount -m 'not slow'
 
+# Another release, with all that it has itself, in a chroot. `make chroot SUITE=forky ARGS='tests/unit -k rotation'` too.
+CHROOT_TESTS := python3-pytest python3-pytest-trio python3-pytest-timeout python3-pytest-socket python3-hypothesis \
+                python3-hypercorn python3-starlette python3-trustme python3-docutils python3-hatchling python3-editables python3-pip \
+                ca-certificates git procps sudo
+ARGS ?= tests/unit tests/mount -m 'not slow'
+
+debian-13: override SUITE = trixie
+debian-13 chroot: $(STAMPS)/venv-test
+	$(call need,$(BOOT_PACKAGES))
+	$(SUDO) $(PYTHON) -m tests.support.chroot $(SUITE) $(TEST_PACKAGES) $(DEBIAN_PACKAGES) $(CHROOT_TESTS) -- -p no:cacheprovider $(ARGS)
+
 # A line for each step. The machines' root is made once, in the folder for temporary files.
 boot: package $(STAMPS)/venv-test
 	$(call need,$(BOOT_PACKAGES))
-	$(SUDO) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
+	$(SUDO) env SUITE=$(SUITE) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
 
 ci: test
 

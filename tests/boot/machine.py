@@ -1,29 +1,26 @@
-"""A Debian 12 with a real systemd, in a folder: made by debootstrap once, booted by systemd-nspawn."""
+"""A Debian with a real systemd, in a folder: made by debootstrap once, booted by systemd-nspawn."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import re
-import shutil
 import signal
-import stat
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support import roots
 from tests.support.mount import ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_RELEASE = "bookworm"
+SUITE = os.environ.get("SUITE") or "bookworm"
+"""Which release of Debian the machines are; Debian 12 unless `make boot SUITE=…` says otherwise."""
+
 _BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "procps", "python3", "nftables")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_SECONDS = 120.0
 _COMMAND_SECONDS = 120.0
 _WAIT_SECONDS = 60.0
@@ -36,54 +33,13 @@ def package() -> Path:
     return found[-1]
 
 
-def _cache() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"keyvaultfs-boot-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    facts = folder.lstat()
-    # A stranger's folder of that name would be a root file system of the stranger's.
-    assert stat.S_ISDIR(facts.st_mode), f"{folder} is no folder"
-    assert facts.st_uid == os.geteuid(), f"{folder} is another user's"
-    assert not facts.st_mode & 0o077, f"{folder} is open to others"
-    return folder
-
-
 def base(deb: Path) -> Path:
     """The root that machines are copied from, without the package but with what it depends on at hand for apt."""
     field = subprocess.run(
         ["dpkg-deb", "--field", str(deb), "Depends"], capture_output=True, text=True, check=True
     )
     depends = [word.split()[0].partition(":")[0] for word in field.stdout.split(",")]
-    key = hashlib.sha256(" ".join([_RELEASE, *_BASE, *depends]).encode()).hexdigest()[:12]
-    cache = _cache()
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root = cache / f"{_RELEASE}-{key}"
-        if not root.is_dir():
-            making = cache / "making"
-            shutil.rmtree(making, ignore_errors=True)
-            _make_base(making, depends)
-            making.rename(root)
-    return root
-
-
-def _make_base(root: Path, depends: list[str]) -> None:
-    include = ",".join(_BASE)
-    _do(["debootstrap", "--variant=minbase", f"--include={include}", _RELEASE, str(root)])
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    _do(["chroot", str(root), "apt-get", "update"])
-    # Fetched and not installed: a machine's apt finds them without a network.
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", "--download-only", *depends]
-    _do(["chroot", str(root), *install])
-    (root / "etc/resolv.conf").unlink()
-
-
-def _do(command: list[str]) -> None:
-    env = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    env |= {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, check=False, timeout=1200
-    )
-    assert done.returncode == 0, f"{command[:3]}: {done.stdout.decode(errors='replace')[-2000:]}"
+    return roots.base(SUITE, _BASE, depends)
 
 
 class Machine:
@@ -179,7 +135,7 @@ class Machine:
     def _enter(self, user: str = "root") -> list[str]:
         become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         words = ["nsenter", f"--target={self.leader()}", "--all", "--root", "--wd", "env", "-i"]
-        return [*words, f"PATH={_PATH}", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", *become]
+        return [*words, f"PATH={roots.PATH}", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", *become]
 
     def run(self, *command: str, user: str = "root", check: bool = True) -> str:
         """Run a program inside, and return what it printed, both streams.
@@ -271,21 +227,9 @@ class Machine:
 @contextlib.contextmanager
 def above(below: Path, network: int) -> Iterator[Machine]:
     """A machine of its own, off; gone at the end. What it writes lies over the disk `below`, which stays as it is."""
-    folder = Path(tempfile.mkdtemp(prefix="keyvaultfs-test-machine-"))
-    layers = [folder / name for name in ("root", "upper", "work")]
-    try:
-        for layer in layers:
-            layer.mkdir()
-        root, upper, work = layers
-        words = f"lowerdir={below},upperdir={upper},workdir={work}"
-        _do(["mount", "-t", "overlay", "overlay", "-o", words, str(root)])
+    with roots.above(below) as root:
+        machine = Machine(root, network)
         try:
-            machine = Machine(root, network)
-            try:
-                yield machine
-            finally:
-                machine.destroy()
+            yield machine
         finally:
-            _do(["umount", "--lazy", str(root)])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            machine.destroy()
