@@ -15,7 +15,13 @@ LOG_FD = 2
 
 HEARTBEAT_SECONDS = 1.0
 
-_MAX_DATAGRAM = 1 << 17
+MAX_DATAGRAM = 1 << 17
+"""Bytes of a message, at most; a socket takes a datagram of about 200 kB."""
+
+SHORTEST_INIT_ANSWER = 28
+"""Bytes: the header and what takes part in a take-over (linux/fuse.h, fuse_out_header and fuse_init_out)."""
+
+_LONGEST_KIND = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,68 @@ class Charge:
         return cls(launch=Launch(**known), **rest)
 
 
+class Noise(Exception):
+    """What the other side sent is no message; nothing of it is used, and nothing ends by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one side says to the other.
+
+    Attributes:
+        kind: one of the few words that the two know; an unknown one is of a later version, and ignored.
+        facts: what else was sent; not checked before one of the methods is asked for it.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+
+    def text(self, name: str, most: int = 500) -> str:
+        """A text as one printable line of at most `most` characters; "" if it was not sent.
+
+        Raises:
+            Noise: it is no text.
+        """
+        found = self.facts.get(name)
+        if found is None:
+            return ""
+        if not isinstance(found, str):
+            raise Noise
+        return one_line(found, most)
+
+    def texts(self, name: str, most: int = 20) -> list[str]:
+        """The first few of a list of texts, each as one printable line; [] if it was not sent.
+
+        Raises:
+            Noise: it is no list of texts.
+        """
+        found = self.facts.get(name)
+        if found is None:
+            return []
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise Noise
+        return [one_line(one, 500) for one in found[:most]]
+
+
+def one_line(text: str, most: int) -> str:
+    """A text that stays on its line whoever shows it: what is not printable is escaped, what is too long is cut."""
+    cut = text[:most]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)[: 2 * most]
+    return cut if len(text) <= most else cut + "…"
+
+
+def _message(data: bytes) -> Message:
+    try:
+        facts = json.loads(data)
+        kind = facts.pop("kind")
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise Noise from None
+    if not isinstance(kind, str) or len(kind) > _LONGEST_KIND:
+        raise Noise
+    return Message(kind, facts)
+
+
 class Channel:
     """One end of the socket pair. Never blocks: a full peer loses heartbeats, not our time."""
 
@@ -83,26 +151,31 @@ class Channel:
         sock.setblocking(False)
 
     def send(self, kind: str, **facts: object) -> bool:
-        """Send a message; False if the peer is gone or its queue is full."""
+        """Send a message; False if the peer is gone, its queue is full, or the message is too long."""
+        data = json.dumps({"kind": kind, **facts}).encode()
+        if len(data) > MAX_DATAGRAM:
+            return False
         try:
-            self.sock.send(json.dumps({"kind": kind, **facts}).encode())
+            self.sock.send(data)
         except OSError:
             return False
         return True
 
-    def receive(self) -> dict[str, Any] | None:
+    def receive(self) -> Message | None:
         """The next message; None when there is none yet.
 
         Raises:
             EOFError: the peer is gone.
+            Noise: what came is no message.
         """
         try:
-            data = self.sock.recv(_MAX_DATAGRAM)
+            data, _, flags, _ = self.sock.recvmsg(MAX_DATAGRAM)
         except BlockingIOError:
             return None
         except OSError as exc:
             raise EOFError from exc
         if not data:
             raise EOFError
-        message: dict[str, Any] = json.loads(data)
-        return message
+        if flags & socket.MSG_TRUNC:
+            raise Noise
+        return _message(data)

@@ -6,10 +6,16 @@ A thread of the serving process that touched its own mount would survive SIGKILL
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+def is_name(name: str) -> bool:
+    """Whether it is one name of a file of ours, and no path: root looks it up, and a worker asks for it."""
+    return re.fullmatch(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,254}", name) is not None
 
 
 def lookup(mountpoint: str, name: str, close: Iterable[int]) -> int:

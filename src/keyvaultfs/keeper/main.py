@@ -1,4 +1,9 @@
-"""The keeper: holds the mount, starts workers, and outlives them. One select loop, standard library only."""
+"""The keeper: holds the mount, starts workers, and outlives them. One poll loop, standard library only.
+
+Nothing that a worker sends, no name in the mount table and no failed system call ends the loop: each step runs under
+`Guard`. What is decided lies in `succession` (who serves), `readiness` (when it counts as mounted) and `supervisor`
+(when to start, to kill, to give up); here it is done.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +15,32 @@ import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper import lookup, mountinfo, mounting
+from keyvaultfs.keeper import lookup, mounting, unmounting
+from keyvaultfs.keeper.children import Children
+from keyvaultfs.keeper.guard import Guard
+from keyvaultfs.keeper.mail import Mail
 from keyvaultfs.keeper.notify import Notifier
+from keyvaultfs.keeper.presence import Presence
 from keyvaultfs.keeper.process import WorkerProcess, high
+from keyvaultfs.keeper.readiness import Readiness
 from keyvaultfs.keeper.sink import Sink
-from keyvaultfs.keeper.supervisor import START_SECONDS, Step, Supervisor
+from keyvaultfs.keeper.succession import Act, Succession
+from keyvaultfs.keeper.supervisor import Step, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyvaultfs.ipc import Launch
+    from keyvaultfs.ipc import Launch, Message
     from keyvaultfs.settings.options import Settings
 
 _TICK_SECONDS = 0.2
 """How often the worker's state is read: SIGCHLD waits for its last thread, and a thread may be stuck."""
 
-_RETIRE_SECONDS = 2.0
 _STOP_SECONDS = 1.0
-_PROBE_SECONDS = 2.0
 _INIT_SECONDS = 5.0
-_ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+_ERR, _WARNING, _INFO = 3, 4, 6
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_IGNORED = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
 
 
 class Keeper:
@@ -48,19 +59,30 @@ class Keeper:
         self.sink = Sink(foreground=launch.foreground)
         self.notifier = Notifier()
         self.supervisor = Supervisor(ipc.HEARTBEAT_SECONDS)
-        self.worker: WorkerProcess | None = None
-        self.successor: WorkerProcess | None = None
+        self.succession: Succession[WorkerProcess] = Succession(self.supervisor)
+        self.readiness = Readiness(
+            strict=settings.strict, foreground=launch.foreground, timeout=settings.timeout
+        )
+        self.children = Children()
+        self.guard = Guard(lambda text: self.sink.say(_ERR, text))
+        self.mail = Mail(self.sink)
         self.told = ""
-        self._successor_due = 0.0
-        self._children: set[int] = set()
-        self._answering = -1
-        self._probe_due: float | None = None
-        self._warning = ""
+        self._asking: int | None = None
         self._served = False
-        self._gone = False
+        self._last_words = "it could not be started"
         self._stop: str | None = None
         self._exit = 0
         self._next_watchdog = 0.0
+        self._on: dict[str, Callable[[WorkerProcess, Message], None]] = {
+            "heartbeat": self._on_heartbeat,
+            "standby": self._on_standby,
+            "ready": self._on_ready,
+            "probed": self._on_probed,
+            "failed": self._on_failed,
+            "lookup": self._on_lookup,
+            "poke": self._on_poke,
+            "ended": lambda *_: self.presence.look(),
+        }
 
     def run(self) -> int:
         """Mount, serve, unmount.
@@ -69,21 +91,20 @@ class Keeper:
             The exit code: 0 after an unmount from anywhere, 1 when the mount could not be held.
         """
         self.device = high(mounting.mount(self.launch, self.settings))
-        self._connection = mounting.connection(self.launch.mountpoint)
+        self.presence = Presence(mounting.connection(self.launch.mountpoint), self.device)
         try:
             self.table = high(os.memfd_create("keyvaultfs-table", os.MFD_CLOEXEC))
             self.values = high(os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC))
             self.init = self._read_init()
             self._listen_to_signals()
-            self._mountinfo = high(os.open(mountinfo.PATH, os.O_RDONLY))
-            self._check_workers()  # the first one starts now, and not after a tick
-            while self._stop is None:
-                self._turn()
         except Exception:
             self._end_mount(abort=True)
             raise
+        self.guard.run(self._mind_workers)  # the first one starts now, and not after a tick
+        while self._stop is None:
+            self._turn()
         self.notifier.send("STOPPING=1")
-        self._end_mount(abort=self._exit != 0)
+        self.guard.run(self._end_mount)
         if self._mounted is None:
             self.sink.say(_ERR if self._exit else _INFO, self._stop)
         self._tell_mounted(self._exit, self._stop)
@@ -102,48 +123,147 @@ class Keeper:
         self._signals = socket.socket(fileno=high(reading.detach()))
         self._signals_end = socket.socket(fileno=high(writing.detach()))
         signal.set_wakeup_fd(self._signals_end.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in (*_STOPS, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # who started us may have blocked some
 
     def _turn(self) -> None:
         """Wait for something to happen, at most a tick, and do what follows from it."""
+        events: set[int] = set()
+        self.guard.run(self._wait, events)
+        if self._signals.fileno() in events:
+            self.guard.run(self._on_signals)
+        for life in self.succession.lives():
+            if life.process.log_fd in events:
+                self.guard.run(self.mail.pass_log, life.process)
+            if life.process.channel.sock.fileno() in events:
+                self.guard.run(self._on_messages, life.process)
+        self.guard.run(self._reap)
+        self.guard.run(self._mind_presence, self.presence.fd in events)
+        self.guard.run(self._mind_workers)
+        self.guard.run(self._mind_readiness)
+        self.guard.run(self._tick)
+        self.guard.pause()
+
+    def _wait(self, events: set[int]) -> None:
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        if not self._gone:
-            poll.register(self._mountinfo, select.POLLPRI)
-        workers = [process for process in (self.worker, self.successor) if process is not None]
-        for process in workers:
-            poll.register(process.channel.sock, select.POLLIN)
-            poll.register(process.log_fd, select.POLLIN)
-        events = {fd for fd, _ in poll.poll(int(_TICK_SECONDS * 1000))}
-        if self._signals.fileno() in events:
-            self._on_signals()
-        for process in workers:
-            if process.log_fd in events:
-                self._pass_log(process)
-            if process.channel.sock.fileno() in events:
-                self._on_messages(process)
-        self._reap()
-        self._check_mount(changed=self._mountinfo in events)
-        self._check_workers()
-        self._check_times()
+        if not self.presence.gone:
+            poll.register(self.presence.fd, select.POLLPRI)
+        for life in self.succession.lives():
+            for fd in self.mail.wanted(life.process, time.monotonic()):
+                poll.register(fd, select.POLLIN)
+        events.update(fd for fd, _ in poll.poll(int(_TICK_SECONDS * 1000)))
 
     def _on_signals(self) -> None:
         for number in self._signals.recv(4096):
-            if number in {signal.SIGTERM, signal.SIGINT}:
+            if number in _STOPS:
                 self._stop = f"unmounted {self.launch.mountpoint} on {signal.Signals(number).name}"
-            elif number == signal.SIGHUP:
-                self._reload()
+            elif number == signal.SIGHUP and self.succession.may_reload():
+                self.notifier.reloading()
+                self.sink.say(_INFO, "reload: a new worker starts; the old one serves until it is ready")
+                self._start()
 
-    def _reload(self) -> None:
-        if self.successor is not None or self.worker is None:
+    def _on_messages(self, process: WorkerProcess) -> None:
+        for message in self.mail.messages(process, time.monotonic()):
+            act = self._on.get(message.kind)
+            if act is not None:
+                self.guard.run(self.mail.heed, act, process, message)
+
+    def _on_heartbeat(self, process: WorkerProcess, message: Message) -> None:
+        if self.succession.serves(process):
+            self.supervisor.beat(time.monotonic())
+            causes = message.text("causes", 300)
+            self.notifier.status(f"worker {process.pid} serves" + (f"; {causes}" if causes else ""))
+
+    def _on_standby(self, process: WorkerProcess, _: Message) -> None:
+        life = self.succession.life(process)
+        if life is not None:
+            life.standby = True
+
+    def _on_ready(self, process: WorkerProcess, message: Message) -> None:
+        if not self.succession.serves(process):
             return
-        self.notifier.reloading()
-        self.sink.say(_INFO, "reload: a new worker starts; the old one serves until it is ready")
-        self.successor = self._spawn()
-        self._successor_due = time.monotonic() + START_SECONDS
+        told = message.text("told", 4096)
+        if not self.told and len(bytes.fromhex(told)) >= ipc.SHORTEST_INIT_ANSWER:
+            self.told = told  # the kernel has had one answer, whatever a later worker says
+        if self._served:
+            self.sink.say(_INFO, f"worker {process.pid} has taken over")
+            self.notifier.send("READY=1")
+            return
+        self._served = True
+        for note in message.texts("notes"):
+            self.sink.say(_WARNING, note)
+        self.readiness.serving(time.monotonic())
 
-    def _spawn(self) -> WorkerProcess:
+    def _on_probed(self, process: WorkerProcess, message: Message) -> None:
+        warning = self.readiness.probed(message.text("words")) if self.succession.serves(process) else ""
+        if warning:
+            self.sink.say(_WARNING, warning)
+
+    def _on_failed(self, process: WorkerProcess, message: Message) -> None:
+        process.words = message.text("words")
+
+    def _on_lookup(self, process: WorkerProcess, message: Message) -> None:
+        name = message.text("name")
+        if self.succession.serves(process) and lookup.is_name(name):
+            self._ask_mount(name)
+
+    def _on_poke(self, *_: object) -> None:
+        self._ask_mount("")
+
+    def _ask_mount(self, name: str) -> int | None:
+        if not self.children.admit(time.monotonic()):
+            return None
+        close = [self.device, self.table, self.values, self._signals.fileno()]
+        close += [life.process.channel.sock.fileno() for life in self.succession.lives()]
+        pid = lookup.lookup(self.launch.mountpoint, name, close)
+        self.children.add(pid)
+        return pid
+
+    def _reap(self) -> None:
+        if self._asking in self.children.reap():
+            self._asking = None
+            self.readiness.answered()
+
+    def _mind_presence(self, changed: bool) -> None:
+        was = self.presence.gone
+        end = self.presence.check(time.monotonic(), changed=changed)
+        if self.presence.gone and not was:
+            for life in self.succession.lives():
+                life.process.channel.send("unmounted")
+        if end is not None and self._stop is None:
+            self._exit, self._stop = int(end.failed), end.words
+
+    def _mind_workers(self) -> None:
+        for act, process in self.succession.turn(time.monotonic(), WorkerProcess.dead):
+            self.guard.run(self._act, act, process)
+        if self.supervisor.step(time.monotonic()) is Step.GIVE_UP and self._stop is None:
+            times = self.supervisor.failures
+            self._exit = 1
+            self._stop = f"{times} workers in a row could not serve; the last said: {self._last_words}"
+
+    def _act(self, act: Act, process: WorkerProcess | None) -> None:
+        if process is None:
+            self._start()
+        elif act is Act.GO:
+            process.channel.send("go")
+        elif act is Act.RETIRE:
+            process.channel.send("retire")
+        elif act in {Act.KILL, Act.KILL_HANGING}:
+            if act is Act.KILL_HANGING:
+                self.sink.say(_ERR, f"worker {process.pid} hangs: it missed its heartbeats and is killed")
+            process.kill()
+        elif act is Act.BURY:
+            self._bury(process)
+        else:
+            words = self._last_words_of(process)
+            self.sink.say(_ERR, f"reload: the new worker cannot start, the old one stays: {words}")
+            self.notifier.send("READY=1")
+
+    def _start(self) -> None:
         charge = ipc.Charge(
             launch=self.launch,
             init=self.init.hex(),
@@ -151,174 +271,44 @@ class Keeper:
             successor=self._served,
             keeper=os.getpid(),
         )
-        return WorkerProcess(self.device, self.table, self.values, charge)
-
-    def _pass_log(self, process: WorkerProcess) -> None:
-        for line in process.log_lines():
-            self.sink.line(line)
-
-    def _on_messages(self, process: WorkerProcess) -> None:
-        while True:
-            try:
-                message = process.channel.receive()
-            except EOFError:
-                return  # its death is seen by its state
-            if message is None:
-                return
-            self._on_message(process, message["kind"], message)
-
-    def _on_message(self, process: WorkerProcess, kind: str, message: dict[str, object]) -> None:
-        if kind == "heartbeat" and process is self.worker:
-            self.supervisor.beat(time.monotonic())
-            causes = str(message.get("causes") or "")
-            self.notifier.status(f"worker {process.pid} serves" + (f"; {causes}" if causes else ""))
-        elif kind == "standby":
-            process.standby = True
-            self._promote()
-        elif kind == "ready":
-            self._on_ready(process, message)
-        elif kind == "probed":
-            self._on_probed(str(message.get("words") or ""))
-        elif kind == "failed":
-            process.words = str(message.get("words") or "")
-        elif kind in {"lookup", "poke"}:
-            name = str(message.get("name") or "")
-            self._ask_mount(name)
-        elif kind == "ended":
-            self._check_mount(changed=True)
-
-    def _ask_mount(self, name: str) -> int:
-        close = [self.device, self.table, self.values, self._signals.fileno()]
-        close += [p.channel.sock.fileno() for p in (self.worker, self.successor) if p is not None]
-        pid = lookup.lookup(self.launch.mountpoint, name, close)
-        self._children.add(pid)
-        return pid
-
-    def _on_ready(self, process: WorkerProcess, message: dict[str, object]) -> None:
-        process.ready = True
-        self.told = str(message["told"])
-        if self._served:
-            self.sink.say(_INFO, f"worker {process.pid} has taken over")
-            self.notifier.send("READY=1")
-            return
-        self._served = True
-        notes = message.get("notes")
-        for note in notes if isinstance(notes, list) else []:
-            self.sink.say(_WARNING, str(note))
-        self._answering = self._ask_mount("")
-        self._probe_due = time.monotonic() + (
-            _PROBE_SECONDS if not self.settings.strict else self.settings.timeout + 2
-        )
-
-    def _on_probed(self, words: str) -> None:
-        if words and not self.settings.strict:
-            self._warning = f"mounted, but the vault cannot be read yet: {words}"
-            self.sink.say(_WARNING, self._warning)
-        if self._probe_due is None:
-            return
-        self._probe_due = 0.0
-        if words and self.settings.strict:
-            self._exit, self._stop = (
-                1,
-                f"not mounted, since the option strict asks for a vault that answers: {words}",
-            )
-
-    def _promote(self) -> None:
-        """Give the mount to a worker that is ready for it, when no other serves."""
-        if self.worker is not None and self.worker.standby and not self.worker.going:
-            self.worker.go()
-        if self.successor is None or not self.successor.standby:
-            return
-        if self.worker is not None:
-            if self.worker.retire_by is None:
-                self.worker.channel.send("retire")
-                self.worker.retire_by = time.monotonic() + _RETIRE_SECONDS
-            return
-        self.worker, self.successor = self.successor, None
-        self.supervisor.started(time.monotonic())
-        self.worker.go()
-
-    def _reap(self) -> None:
-        for pid in tuple(self._children):
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                self._children.discard(pid)
-                if pid == self._answering:
-                    self._answering = 0
-
-    def _check_workers(self) -> None:
         now = time.monotonic()
-        if self.worker is not None:
-            if self.worker.retire_by is not None and now > self.worker.retire_by:
-                self.worker.kill()
-            if self.worker.dead():
-                self._bury(self.worker)
-                self.worker = None
-                self._promote()
-        if self.successor is not None and (self.successor.dead() or now > self._successor_due):
-            self.successor.kill()
-            words = self._bury(self.successor)
-            self.successor = None
-            self.sink.say(_ERR, f"reload: the new worker cannot start, the old one stays: {words}")
-            self.notifier.send("READY=1")
-        if self.worker is None and self.successor is not None:
-            return
-        step = self.supervisor.step(now)
-        if step is Step.START:
-            self.worker = self._spawn()
-            self.supervisor.started(now)
-        elif step is Step.KILL and self.worker is not None:
-            self.sink.say(_ERR, f"worker {self.worker.pid} hangs: it missed its heartbeats and is killed")
-            self.worker.kill()
+        try:
+            self.succession.began(WorkerProcess(self.device, self.table, self.values, charge), now)
+        except OSError:
+            self.supervisor.not_started(now)
+            raise
 
-    def _bury(self, process: WorkerProcess) -> str:
-        """Forget a dead worker, reap it later, and return its last words."""
-        self._on_messages(process)
-        self._pass_log(process)
+    def _bury(self, process: WorkerProcess) -> None:
+        life = self.succession.life(process)
+        words = self._last_words_of(process)
+        if (life is None or life.retire_by is None) and not self.presence.gone:
+            self.sink.say(_WARNING, f"worker {process.pid} died: {words}")
+        self._last_words = words
+
+    def _last_words_of(self, process: WorkerProcess) -> str:
+        """Hear a dead worker out, forget it, and have it reaped later."""
+        self.guard.run(self._on_messages, process)
+        self.guard.run(self.mail.pass_log, process)
         lines = [line[3:] if line.startswith("<") else line for line in process.last_lines]
-        words = process.words or " | ".join(lines[-2:]) or "it said nothing"
-        if process is self.worker:
-            self.supervisor.ended(time.monotonic())
-            if process.retire_by is None and not self._gone:
-                self.sink.say(_WARNING, f"worker {process.pid} died: {words}")
-            self._last_words = words
+        self.children.bury(process.pid)
         process.close()
-        self._children.add(process.pid)
-        return words
+        return process.words or " | ".join(lines[-2:]) or "it said nothing"
 
-    def _check_mount(self, *, changed: bool) -> None:
-        """The mount table changed: was it this mount? A lazy unmount lets the connection live until the last close."""
-        if changed and not self._gone:
-            self._gone = mountinfo.now(self._connection) is None
-            if self._gone and self.worker is not None:
-                self.worker.channel.send("unmounted")
-        if self._gone or changed:
-            poll = select.poll()
-            poll.register(self.device, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
-                self._stop = f"{self.launch.mountpoint} was unmounted"
+    def _mind_readiness(self) -> None:
+        if self.readiness.open and self._asking is None:
+            self._asking = self._ask_mount("")
+        verdict = self.readiness.verdict(time.monotonic()) if self._stop is None else None
+        if verdict is None:
+            return
+        if not verdict.mounted:
+            self._exit, self._stop = 1, verdict.words
+            return
+        self.notifier.send("READY=1")
+        self._tell_mounted(0, "" if self.sink.on_stderr else verdict.words)
 
-    def _check_times(self) -> None:
+    def _tick(self) -> None:
+        self.sink.flush()
         now = time.monotonic()
-        if self._stop is None and self.supervisor.step(now) is Step.GIVE_UP:
-            times = self.supervisor.failures
-            self._exit, self._stop = (
-                1,
-                f"{times} workers in a row could not serve; the last said: {self._last_words}",
-            )
-        answered = self._answering == 0 and self._probe_due is not None
-        # In the foreground the log says what the probe found; a service manager's boot need not wait for it.
-        waits = self.settings.strict or not self.launch.foreground
-        due = self._probe_due is not None and (now >= self._probe_due or not waits)
-        if answered and due and self._stop is None:
-            if self.settings.strict and self._probe_due:
-                self._exit, self._stop = (
-                    1,
-                    "not mounted: the vault did not answer, and the option strict is set",
-                )
-                return
-            self._answering, self._probe_due = -1, None
-            self.notifier.send("READY=1")
-            self._tell_mounted(0, "" if self.sink.on_stderr else self._warning)
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:
             self._next_watchdog = now + period / 2
@@ -329,19 +319,22 @@ class Keeper:
             self._mounted(code, words)
             self._mounted = None
 
-    def _end_mount(self, *, abort: bool) -> None:
+    def _end_mount(self, *, abort: bool = False) -> None:
         """Unmount, and see that both processes end, whatever their threads wait for."""
-        if abort:
-            mounting.abort(self._connection)
-        if not self._gone:
-            mounting.unmount(self.launch.mountpoint)
+        if abort or self._exit:
+            unmounting.abort(self.presence.ours)
+        if not unmounting.unmount(self.presence.ours):
+            self._exit = 1
+            self.sink.say(_ERR, "another mount lies on this one, which stays beneath it, dead")
         end = time.monotonic() + _STOP_SECONDS
-        processes = [process for process in (self.worker, self.successor) if process is not None]
-        for process in processes:
-            while not process.dead() and time.monotonic() < end - _STOP_SECONDS / 2:
-                select.select([process.log_fd], [], [], 0.02)
-                self._pass_log(process)
-            process.channel.sock.close()
-            while not process.dead() and time.monotonic() < end:
-                time.sleep(0.01)
-            process.kill()
+        for life in self.succession.lives():
+            self._end(life.process, end)
+
+    def _end(self, process: WorkerProcess, end: float) -> None:
+        while not process.dead() and time.monotonic() < end - _STOP_SECONDS / 2:
+            select.select([process.log_fd], [], [], 0.02)
+            self.guard.run(self.mail.pass_log, process)
+        process.channel.sock.close()
+        while not process.dead() and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()

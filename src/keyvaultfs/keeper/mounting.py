@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import ctypes
 import errno
 import os
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs.errors import KeyVaultFSError, UsageError
 from keyvaultfs.keeper.mountinfo import Mounted, topmost
+from keyvaultfs.keeper.unmounting import PATHS, fusermount, make_private, unmount
 
 if TYPE_CHECKING:
     from keyvaultfs.ipc import Launch
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 FSTYPE = "fuse.keyvaultfs"
 _DEVICE = "/dev/fuse"
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 1, 2, 4, 8, 256
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _FUSERMOUNT_SECONDS = 20
-_PATHS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-_CONNECTIONS = "/sys/fs/fuse/connections"
 _MAX_READ = 1 << 17
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,7 +53,7 @@ def prepare(mountpoint: str) -> None:
             raise UsageError(
                 f"{mountpoint} is mounted already{who}; unmount it first, or choose another directory"
             )
-        unmount(mountpoint)
+        unmount(there)
     try:
         found = os.stat(mountpoint)  # noqa: PTH116
         if not stat.S_ISDIR(found.st_mode):
@@ -131,6 +128,7 @@ def _mount_as_root(launch: Launch, settings: Settings) -> int:
         # Without SELinux the kernel takes context= for a parameter that nobody knows, as any but mount(8) hands it on.
         why = f" (does this kernel have SELinux? {', '.join(launch.generic)})" if launch.generic else ""
         raise UsageError(f"{launch.mountpoint}: mount(2) failed: {os.strerror(number)}{why}")
+    make_private(launch.mountpoint)
     return device
 
 
@@ -138,7 +136,7 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
     """By way of fusermount3, which is setuid root and passes the descriptor through the socket _FUSE_COMMFD."""
     import subprocess
 
-    program = _fusermount()
+    program = fusermount()
     if program is None:
         raise UsageError(
             "fusermount3 is not installed, and only root can mount without it: apt install fuse3"
@@ -158,7 +156,7 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
     with ours, theirs:
         done = subprocess.run(  # noqa: S603 - a fixed program
             [program, "-o", ",".join([*words, *launch.generic]), "--", launch.mountpoint],
-            env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": _PATHS, "LC_ALL": "C"},
+            env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": PATHS, "LC_ALL": "C"},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -171,12 +169,6 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
             raise UsageError(f"{launch.mountpoint}: {said or 'fusermount3 failed'}")
         ours.settimeout(_FUSERMOUNT_SECONDS)
         return _receive_descriptor(ours)
-
-
-def _fusermount() -> str | None:
-    import shutil  # with subprocess a megabyte that a keeper of root's need not have
-
-    return shutil.which("fusermount3", path=_PATHS)
 
 
 def _receive_descriptor(sock: socket.socket) -> int:
@@ -195,34 +187,3 @@ def connection(mountpoint: str) -> Mounted:
     if found is None or found.fstype != FSTYPE:
         raise KeyVaultFSError("", f"{mountpoint} was unmounted at once")
     return found
-
-
-def unmount(mountpoint: str) -> None:
-    """Unmount, lazily if it is busy; what is unmounted already is no error."""
-    if os.geteuid() == 0:
-        target = os.fsencode(mountpoint)
-        if _libc.umount2(target, _UMOUNT_NOFOLLOW) != 0 and ctypes.get_errno() == errno.EBUSY:
-            _libc.umount2(target, _UMOUNT_NOFOLLOW | _MNT_DETACH)
-        return
-    import subprocess
-
-    program = _fusermount()
-    if program is None:
-        return
-    for options in (["-u", "-q"], ["-u", "-q", "-z"]):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(  # noqa: S603 - a fixed program
-                [program, *options, "--", mountpoint],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_FUSERMOUNT_SECONDS,
-                check=False,
-            )
-            if done.returncode == 0:
-                return
-
-
-def abort(ours: Mounted) -> None:
-    """Fail everything that waits on a connection; best effort (fusectl may not be mounted)."""
-    with contextlib.suppress(OSError), open(f"{_CONNECTIONS}/{ours.minor}/abort", "wb", buffering=0) as file:  # noqa: PTH123
-        file.write(b"1")

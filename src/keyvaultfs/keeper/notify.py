@@ -13,6 +13,7 @@ class Notifier:
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")  # not for the worker
         self._last = ""
+        self._next_status = 0.0
         period = os.environ.pop("WATCHDOG_USEC", "")
         pid = os.environ.pop("WATCHDOG_PID", "")
         mine = not pid or pid == str(os.getpid())
@@ -23,16 +24,18 @@ class Notifier:
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            try:
-                sock.sendto("\n".join(states).encode(), address)
-            except OSError:
-                return
+        lines = [state.replace("\n", " ") for state in states]  # one line is one assignment, such as MAINPID=
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+                sock.sendto("\n".join(lines).encode(errors="backslashreplace"), address)
+        except OSError:
+            return
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``, sent when it changes."""
-        if text != self._last:
-            self._last = text
+        """One line for ``systemctl status``, sent when it changes, once a second at most."""
+        now = time.monotonic()
+        if text != self._last and now >= self._next_status:
+            self._last, self._next_status = text, now + 1
             self.send(f"STATUS={text}")
 
     def reloading(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 _ABOVE_FIXED = 64
 _LAST_LINES = 5
+_LONGEST_LINE = 1 << 16
 
 
 def high(fd: int) -> int:
     """A duplicate above the numbers that a worker is given, closed on exec; `fd` itself is closed."""
-    duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_FIXED)
-    os.close(fd)
-    return duplicate
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_FIXED)
+    finally:
+        os.close(fd)
 
 
 class WorkerProcess:
@@ -34,76 +37,109 @@ class WorkerProcess:
         table: memfd of the inode table.
         values: memfd of the values.
         charge: what the worker is to do.
+
+    Raises:
+        OSError: no process, no descriptor or no memory was to be had; nothing of it is left.
     """
 
     def __init__(self, device: int, table: int, values: int, charge: Charge) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log_read, log_write = os.pipe()
-        channel_end, log_end = high(theirs.detach()), high(log_write)
-        null = high(os.open(os.devnull, os.O_RDWR))
-        wanted = {0: null, 1: null, ipc.LOG_FD: log_end, ipc.DEVICE_FD: device, ipc.CHANNEL_FD: channel_end}
-        wanted |= {ipc.TABLE_FD: table, ipc.VALUES_FD: values}
-        try:
-            self.pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-P", "-m", "keyvaultfs.worker", charge.launch.mountpoint],
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in wanted.items()],
-                setpgroup=0,  # Ctrl-C in a terminal is for the keeper
-                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
-                setsigmask=[],
-            )
-        finally:
-            for fd in (channel_end, log_end, null):
-                os.close(fd)
-        self.channel = ipc.Channel(socket.socket(fileno=high(ours.detach())))
-        self.log_fd = high(log_read)
-        os.set_blocking(self.log_fd, False)
+        with contextlib.ExitStack() as owned:
+
+            def own(fd: int) -> int:
+                owned.callback(os.close, fd)
+                return fd
+
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                channel, channel_end = high(os.dup(ours.fileno())), own(high(os.dup(theirs.fileno())))
+            self.channel = ipc.Channel(socket.socket(fileno=channel))
+            failed = contextlib.ExitStack()
+            failed.callback(self.channel.sock.close)
+            with failed:
+                log_read, log_write = os.pipe()
+                log_end = own(high(log_write))
+                self.log_fd = high(log_read)
+                failed.callback(os.close, self.log_fd)
+                os.set_blocking(self.log_fd, False)
+                null = own(high(os.open(os.devnull, os.O_RDWR)))
+                wanted = {0: null, 1: null, ipc.LOG_FD: log_end, ipc.DEVICE_FD: device}
+                wanted |= {ipc.CHANNEL_FD: channel_end, ipc.TABLE_FD: table, ipc.VALUES_FD: values}
+                self.pid = _spawn(wanted, charge)
+                failed.pop_all()
+        self.log_open = self.channel_open = True
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.words = ""
-        self.standby = False
-        self.going = False
-        self.ready = False
-        self.retire_by: float | None = None
         self._partial = b""
+        # Opened now, while the process is still one of ours to look at: where /proc hides others' (hidepid), it also
+        # hides one that is not dumpable, and the worker soon is not.
+        self._stat = _opened(f"/proc/{self.pid}/stat")
+        self.killed_by = 0
         self.channel.send("charge", charge=charge.pack())
 
-    def go(self) -> None:
-        """Let it take the mount over."""
-        self.going = True
-        self.channel.send("go")
-
     def dead(self) -> bool:
-        """Whether its leader has ended; other threads may still be stuck."""
+        """Whether its leader has ended, as far as can be seen; other threads may still be stuck."""
+        ended = self._ended()
+        if ended or self._stat is None:
+            return ended
         try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 - read five times a second
-                state = file.read().rpartition(b")")[2].split()[0]
-        except (OSError, IndexError):
+            state = os.pread(self._stat, 1024, 0).rpartition(b")")[2].split()[:1]
+        except ProcessLookupError:
             return True
-        return state in {b"Z", b"X"}
+        except OSError:
+            return False
+        return state in ([b"Z"], [b"X"])
+
+    def _ended(self) -> bool:
+        """Whether all its threads have ended; it is left to be reaped."""
+        try:
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
+        if found is not None and found.si_code in {os.CLD_KILLED, os.CLD_DUMPED}:
+            self.killed_by = found.si_status
+        return found is not None
 
     def kill(self) -> None:
         """SIGKILL, if there is still somebody to get it."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
     def log_lines(self) -> list[str]:
-        """New complete lines of its log."""
+        """New complete lines of its log, as it wrote them."""
         try:
             data = os.read(self.log_fd, 1 << 16)
         except OSError:
             return []
         *lines, self._partial = (self._partial + data).split(b"\n")
-        if not data and self._partial:
-            lines, self._partial = [self._partial], b""
-        self._partial = self._partial[-(1 << 16) :]
+        if not data:
+            self.log_open = False
+            lines, self._partial = [self._partial] if self._partial else [], b""
+        self._partial = self._partial[-_LONGEST_LINE:]
         texts = [line.decode("utf-8", "backslashreplace") for line in lines]
-        self.last_lines.extend(texts)
+        self.last_lines.extend(ipc.one_line(text, 300) for text in texts[-_LAST_LINES:])
         return texts
 
     def close(self) -> None:
         """Let its descriptors go; the process may still be there."""
         self.channel.sock.close()
         os.close(self.log_fd)
+        if self._stat is not None:
+            os.close(self._stat)
+
+
+def _spawn(wanted: dict[int, int], charge: Charge) -> int:
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-m", "keyvaultfs.worker", charge.launch.mountpoint],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in wanted.items()],
+        setpgroup=0,  # Ctrl-C in a terminal is for the keeper
+        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
+        setsigmask=[],
+    )
+
+
+def _opened(path: str) -> int | None:
+    with contextlib.suppress(OSError):
+        return high(os.open(path, os.O_RDONLY))
+    return None

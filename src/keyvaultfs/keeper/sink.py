@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import socket
 
+from keyvaultfs import ipc
+from keyvaultfs.keeper.stderr import Stderr
+
 IDENTIFIER = "keyvaultfs"
 _JOURNAL = "/run/systemd/journal/socket"
 _SYSLOG = "/dev/log"
 _DAEMON_FACILITY = 3 << 3
-_STDERR = 2
+_LONGEST = 3000
+_ERR, _INFO = 3, 6
 
 
 class Sink:
@@ -19,9 +23,12 @@ class Sink:
         self._keep_prefix = bool(os.environ.get("JOURNAL_STREAM"))
         self._path = "" if foreground else next((p for p in (_JOURNAL, _SYSLOG) if os.path.exists(p)), "")  # noqa: PTH110
         self._sock = None
+        self._stderr = None
         if self._path:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
+        else:
+            self._stderr = Stderr()
 
     @property
     def on_stderr(self) -> bool:
@@ -30,22 +37,35 @@ class Sink:
 
     def say(self, priority: int, text: str) -> None:
         """Log a line of the keeper's own."""
-        self.line(f"<{priority}>{text}")
+        self._put(priority, text)
 
     def line(self, line: str) -> None:
-        """Log a line that may have a prefix."""
-        priority, text = 6, line
-        if len(line) > 3 and line[0] == "<" and line[1].isdigit() and line[2] == ">":
-            priority, text = int(line[1]), line[3:]
+        """Log a line of a worker's, which may have a prefix.
+
+        Nothing more urgent than an error: the journal shows emergencies on every terminal of the machine.
+        """
+        priority, text = _INFO, line
+        if line[:1] == "<" and line[1:2] in tuple("01234567") and line[2:3] == ">":
+            priority, text = max(_ERR, int(line[1])), line[3:]
+        self._put(priority, text)
+
+    def flush(self) -> None:
+        """Write what a slow reader of standard error has left over."""
+        if self._stderr is not None:
+            self._stderr.flush()
+
+    def _put(self, priority: int, text: str) -> None:
+        text = ipc.one_line(text, _LONGEST)
+        if self._stderr is not None:
+            shown = f"<{priority}>{text}" if self._keep_prefix else f"{IDENTIFIER}: {text}"
+            self._stderr.write(shown.encode())
+            return
+        if self._path == _JOURNAL:
+            record = f"MESSAGE={text}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n"
+        else:
+            record = f"<{_DAEMON_FACILITY | priority}>{IDENTIFIER}[{os.getpid()}]: {text}"
+        assert self._sock is not None
         try:
-            if self._sock is None:
-                shown = f"<{priority}>{text}" if self._keep_prefix else f"{IDENTIFIER}: {text}"
-                os.write(_STDERR, shown.encode() + b"\n")
-            elif self._path == _JOURNAL:
-                fields = f"MESSAGE={text}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n"
-                self._sock.sendto(fields.encode(), _JOURNAL)
-            else:
-                record = f"<{_DAEMON_FACILITY | priority}>{IDENTIFIER}[{os.getpid()}]: {text}"
-                self._sock.sendto(record.encode(), _SYSLOG)
+            self._sock.sendto(record.encode(), self._path)
         except OSError:
             return

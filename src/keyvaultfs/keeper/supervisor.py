@@ -35,6 +35,8 @@ class Supervisor:
     heartbeat: float = 1.0
     attempts: int = _ATTEMPTS
     _failures: int = 0
+    _refused: int = 0
+    _served: bool = False
     _due: float | None = 0.0
     _started: float = 0.0
     _beat: float | None = None
@@ -43,11 +45,13 @@ class Supervisor:
     def started(self, now: float) -> None:
         """A worker was started."""
         self._started, self._beat, self._due, self._alive = now, None, None, True
+        self._refused = 0
 
     def beat(self, now: float) -> None:
         """A heartbeat arrived."""
         self._beat = now
         self._failures = 0
+        self._served = True
 
     def ended(self, now: float) -> None:
         """The worker died."""
@@ -60,10 +64,17 @@ class Supervisor:
         self._failures += 1
         self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1))
 
+    def not_started(self, now: float) -> None:
+        """No process could be had (fork failed): tried again, for as long as it takes once a worker had served."""
+        if self._alive:
+            return  # a successor; the worker serves on
+        self._refused += 1
+        self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(self._refused - 1, 10))
+
     def step(self, now: float) -> Step:
         """What is to be done at this time."""
         if not self._alive:
-            if self._failures >= self.attempts:
+            if self._failures >= self.attempts or (self._refused >= self.attempts and not self._served):
                 return Step.GIVE_UP
             return Step.START if self._due is not None and now >= self._due else Step.NOTHING
         if self._beat is None:
@@ -72,5 +83,5 @@ class Supervisor:
 
     @property
     def failures(self) -> int:
-        """Workers in a row that ended before their first heartbeat."""
-        return self._failures
+        """Workers in a row that ended before their first heartbeat, or could not be started."""
+        return max(self._failures, self._refused)

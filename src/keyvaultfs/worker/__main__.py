@@ -19,8 +19,8 @@ def _charge(channel: ipc.Channel) -> ipc.Charge:
     end = time.monotonic() + _CHARGE_SECONDS
     while time.monotonic() < end:
         message = channel.receive()
-        if message is not None:
-            return ipc.Charge.unpack(message["charge"])
+        if message is not None and message.kind == "charge":
+            return ipc.Charge.unpack(message.facts["charge"])
         time.sleep(0.002)
     raise EOFError
 

@@ -46,6 +46,9 @@ _VERSION = package_version()
 _FOR_READERS = 2
 """Requests that background work leaves to programs that wait."""
 
+_CAUSES = 1000
+"""Characters of a heartbeat that tell of causes: one that does not fit into a message is lost, and counts as missed."""
+
 _FAREWELL_SECONDS = 0.2
 _SUSPEND_CHECK_SECONDS = 2.0
 _SUSPEND_GAP_SECONDS = 1.0
@@ -210,13 +213,15 @@ class Worker:
                 message = self.channel.receive()
             except EOFError:
                 break
+            except ipc.Noise:
+                continue
             if message is None:
                 await trio.lowlevel.wait_readable(self.channel.sock)
-            elif message["kind"] == "unmounted":
+            elif message.kind == "unmounted":
                 self._fail_waiting()
-            elif message["kind"] == "go":
+            elif message.kind == "go":
                 self._go.set()
-            elif message["kind"] == "retire":
+            elif message.kind == "retire":
                 self._retired.set()
                 break
         await self._farewell()
@@ -239,8 +244,7 @@ class Worker:
     async def _heartbeat(self) -> None:
         while True:
             self.table.settle()
-            open_causes = ",".join(sorted(self.causes.open()))
-            self.channel.send("heartbeat", causes=open_causes)
+            self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
 
     async def _watch_suspend(self) -> None:

@@ -1,0 +1,92 @@
+"""What workers send: messages and log lines. Anybody may have taken a worker over, so all of it has a bound.
+
+What is above the bound stays in the socket or pipe, where it slows its sender and not the keeper; what is malformed is
+counted and said once for each worker.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from keyvaultfs import ipc
+from keyvaultfs.keeper.allowance import Allowance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keyvaultfs.ipc import Message
+    from keyvaultfs.keeper.process import WorkerProcess
+    from keyvaultfs.keeper.sink import Sink
+
+_WARNING = 4
+_MESSAGES_A_SECOND, _MESSAGE_BURST = 200.0, 400.0
+_LINES_A_SECOND, _LINE_BURST = 200.0, 2000.0
+_IN_A_TURN = 64
+_REST_SECONDS = 0.2
+
+
+class Mail:
+    """Reads it, within bounds.
+
+    Args:
+        sink: takes log lines.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._messages = Allowance(_MESSAGES_A_SECOND, _MESSAGE_BURST)
+        self._lines = Allowance(_LINES_A_SECOND, _LINE_BURST)
+        self._rest_until = 0.0
+        self._noisy: set[int] = set()
+        self._untold = 0
+
+    def wanted(self, process: WorkerProcess, now: float) -> list[int]:
+        """The descriptors to wait for."""
+        rests = now < self._rest_until
+        found = [process.channel.sock.fileno()] if process.channel_open and not rests else []
+        return [*found, process.log_fd] if process.log_open else found
+
+    def messages(self, process: WorkerProcess, now: float) -> Iterator[Message]:
+        """Those that are there, as many as may be read now."""
+        for _ in range(_IN_A_TURN):
+            if not self._messages.take(now):
+                self._rest_until = now + _REST_SECONDS
+                return
+            try:
+                message = process.channel.receive()
+            except ipc.Noise:
+                self._note(process)
+                continue
+            except EOFError:
+                process.channel_open = False  # its death is seen by its state
+                return
+            if message is None:
+                return
+            yield message
+
+    def heed(
+        self, act: Callable[[WorkerProcess, Message], None], process: WorkerProcess, message: Message
+    ) -> None:
+        """Do what a message asks for; one with a field of another type is noise."""
+        try:
+            act(process, message)
+        except (ipc.Noise, ValueError):
+            self._note(process)
+
+    def pass_log(self, process: WorkerProcess) -> None:
+        """Hand its new log lines on, and say how many were too many."""
+        now = time.monotonic()
+        for line in process.log_lines():
+            if not self._lines.take(now):
+                self._untold += 1
+                continue
+            if self._untold:
+                self._sink.say(_WARNING, f"{self._untold} log lines of the worker were too many and are lost")
+                self._untold = 0
+            self._sink.line(line)
+
+    def _note(self, process: WorkerProcess) -> None:
+        if process.pid not in self._noisy:
+            self._noisy = {process.pid}
+            self._sink.say(_WARNING, f"worker {process.pid} sent what is no message; it is ignored")

@@ -1,0 +1,85 @@
+"""Whether our mount is still there. The mount table tells of an unmount, the device of the connection's end."""
+
+from __future__ import annotations
+
+import os
+import select
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyvaultfs.keeper import mountinfo
+from keyvaultfs.keeper.process import high
+
+if TYPE_CHECKING:
+    from keyvaultfs.keeper.mountinfo import Mounted
+
+_GRACE_SECONDS = 0.5
+"""Between the end of a connection and that of its mount: ``umount -f`` does the one first and then the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a mount ended.
+
+    Attributes:
+        failed: nobody unmounted it: its connection was aborted, and what is left in the table is dead.
+        words: for the log.
+    """
+
+    failed: bool
+    words: str
+
+
+class Presence:
+    """Follows one mount by its id, wherever it is moved to.
+
+    Args:
+        ours: the mount that was just made.
+        device: its FUSE device.
+
+    Attributes:
+        fd: the mount table; poll(2) says POLLPRI when it changed.
+        gone: it is in this namespace's table no more. A lazy unmount lets the connection live until the last close.
+    """
+
+    def __init__(self, ours: Mounted, device: int) -> None:
+        self.ours = ours
+        self.fd = high(os.open(mountinfo.PATH, os.O_RDONLY))
+        self.gone = False
+        self._device = device
+        self._ended: float | None = None
+        self._looks = True
+
+    def look(self) -> None:
+        """Read the table at the next check, whether or not it changed."""
+        self._looks = True
+
+    def check(self, now: float, *, changed: bool) -> End | None:
+        """How the mount ended; None while it has not.
+
+        Args:
+            now: seconds of a clock.
+            changed: whether the mount table did.
+        """
+        ended = self._connection_ended()
+        if (changed or self._looks or ended) and not self.gone:
+            there = mountinfo.now(self.ours)
+            self.gone = there is None
+            self.ours = there or self.ours
+            self._looks = False
+        if not ended:
+            return None
+        if self.gone:
+            return End(failed=False, words=f"{self.ours.mountpoint} was unmounted")
+        if self._ended is None:
+            self._ended = now
+        if now - self._ended < _GRACE_SECONDS:
+            return None
+        return End(failed=True, words=f"{self.ours.mountpoint}: the connection to the kernel was aborted")
+
+    def _connection_ended(self) -> bool:
+        poll = (
+            select.poll()
+        )  # never in the loop's own wait: there each request to the device would wake the keeper
+        poll.register(self._device, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
