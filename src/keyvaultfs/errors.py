@@ -52,6 +52,10 @@ class Unavailable(KeyVaultFSError):
         self.retry_after = retry_after
 
 
+class NotYetKnown(Unavailable):
+    """Nothing is known yet, and who asks may wait no longer."""
+
+
 class BadAnswer(Unavailable):
     """An answer that is not the protocol's: wrong shape, too large, not JSON, a foreign link."""
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Version = NewType("Version", str)
 """32 lower-case hex characters; random, so they have no order in time."""
 
+UNREADABLE = Version("0" * 32)
+"""What a name stands for whose value the vault refuses to give, as it does for a disabled secret."""
+
 NAME_PATTERN = re.compile("[0-9A-Za-z-]{1,127}")
 VERSION_PATTERN = re.compile("[0-9a-f]{32}")
 NO_TAGS: Mapping[str, str] = MappingProxyType({})

@@ -8,13 +8,14 @@ import json
 import mmap
 import os
 import shlex
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import run
+from tests.support.mount import KEYVAULTFS, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -349,14 +350,77 @@ def test_a_cold_ls_l_shows_every_size(vault: VaultProcess, mount: Mounter) -> No
 def test_a_disabled_secret_is_eacces_and_an_expired_one_is_served(
     vault: VaultProcess, mount: Mounter
 ) -> None:
-    vault.set("off", "x", enabled=False)
+    vault.set("off", "secret", enabled=False)
     vault.set("expired", "old", exp=1_600_000_000)
     vault.set("early", "new", nbf=4_000_000_000)
     kv = mount()
+    assert os.listdir(kv.where) == ["early", "expired"]
+    found = (kv / "off").stat()
+    assert (found.st_size, stat.filemode(found.st_mode), found.st_nlink) == (0, "-r--------", 1)
+    assert os.getxattr(kv / "off", "user.keyvault.state") == b"refused"
     with pytest.raises(PermissionError):
         (kv / "off").read_text()
     assert (kv / "expired").read_text() == "old"
     assert (kv / "early").read_text() == "new"
+
+
+def test_whoever_walks_the_directory_does_not_stumble_over_what_cannot_be_read(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("on", "readable")
+    vault.set("off", "secret")
+    kv = mount("negative_ttl=1", "ttl=2", "list_ttl=1")
+    assert (kv / "off").read_text() == "secret"
+    vault.disable("off")
+    wait_until(lambda: os.listdir(kv.where) == ["on"], "the listing without it")
+    for command in (
+        ("ls", "-l", kv.where),
+        ("du", "-a", kv.where),
+        ("rsync", "-a", f"{kv.where}/", tmp_path / "synced"),
+        ("find", kv.where, "-ls"),
+        ("tar", "-cf", tmp_path / "kv.tar", "-C", kv.where, "."),
+        ("test", "-e", kv / "off"),
+    ):
+        run(*command)
+    run("sh", "-c", 'test -e "$0" && ! cat "$0"', kv / "off")
+    vault.enable("off")
+    kv.wait_for("off", "secret")
+    assert (kv / "off").stat().st_size == 6
+    wait_until(lambda: os.listdir(kv.where) == ["off", "on"], "the listing with it")
+
+
+def test_with_list_alone_all_is_shown_and_nothing_can_be_read(vault: VaultProcess, mount: Mounter) -> None:
+    names = vault.made_up(30, size=33)
+    vault.fault(op="get", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
+    kv = mount()
+    lines = run("ls", "-l", kv.where).splitlines()[1:]
+    assert [(line.split()[4], line.split()[-1]) for line in lines] == [("0", name) for name in names]
+    for name in names:
+        with pytest.raises(PermissionError):
+            (kv / name).read_bytes()
+
+
+def test_what_was_open_before_it_was_disabled_goes_on(vault: VaultProcess, mount: Mounter) -> None:
+    vault.set("pw", "secret")
+    kv = mount("negative_ttl=1", "ttl=1")
+    with (kv / "pw").open() as before:
+        vault.disable("pw")
+        wait_until(lambda: (kv / "pw").stat().st_size == 0, "the refusal")
+        assert before.read() == "secret"
+        assert os.fstat(before.fileno()).st_size == 6
+
+
+def test_pid_1_gets_a_cold_secret_from_a_slow_vault(vault: VaultProcess, tmp_path: Path) -> None:
+    """systemd itself reads the EnvironmentFile= of a unit."""
+    vault.set("pw", "NAME=value")
+    vault.fault(op="get", latency=0.8)
+    (tmp_path / "kv").mkdir()
+    story = """
+    mount --make-rprivate / && "$@" && exec cat "$0/pw"
+    """
+    command = (*KEYVAULTFS, "mount", vault.url, tmp_path / "kv", "-o", vault.mount_options("run_as=root"))
+    space = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    assert run(*space, "sh", "-c", story, tmp_path / "kv", *command) == "NAME=value"
 
 
 def test_with_get_alone_files_can_be_read_and_ls_is_refused(filled: VaultProcess, mount: Mounter) -> None:

@@ -64,14 +64,14 @@ async def waited(call: Callable[[], Awaitable[object]]) -> tuple[float, int | No
     return trio.current_time() - begin, None
 
 
-async def test_pid_1_waits_a_second_for_an_unknown_name_and_others_the_timeout(
+async def test_pid_1_waits_2_5_seconds_for_an_unknown_name_and_others_the_timeout(
     autojump_clock: MockClock,
 ) -> None:
     async with handlers() as (w, kv):
         w.vault.put("pw", "x")
         w.vault.silent = True
         seconds, code = await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD))
-        assert seconds <= 1
+        assert 2 <= seconds <= 2.5
         assert code == errno.EIO
         await trio.sleep(60)
         seconds, code = await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS))
@@ -87,10 +87,56 @@ async def test_pid_1_gets_what_is_known_when_the_vault_is_slow(autojump_clock: M
         begin = trio.current_time()
         found = await kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)
         assert found.st_size == 1
-        assert trio.current_time() - begin <= 1
+        assert trio.current_time() - begin <= 2.5
 
 
-async def test_pid_1_waits_a_second_for_an_open_and_for_a_read(autojump_clock: MockClock) -> None:
+async def test_pid_1_gets_what_comes_in_time(autojump_clock: MockClock) -> None:
+    """systemd reads an EnvironmentFile= itself: the unit would not start."""
+    async with handlers(vault=FakeVault(latency=2)) as (w, kv):
+        w.vault.put("pw", "x")
+        assert (await kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)).st_size == 1
+
+
+async def test_pid_1_gets_an_answer_at_once_when_the_vault_is_known_to_be_out(
+    autojump_clock: MockClock,
+) -> None:
+    async with handlers() as (w, kv):
+        for name in ("pw", "known"):
+            w.vault.put(name, "x")
+        await kv.lookup(pyfuse3.ROOT_INODE, b"known", OTHERS)
+        await trio.sleep(1)
+        w.vault.down = True
+        await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS))
+        await trio.sleep(2)
+        w.vault.latency = 5
+        assert await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)) == (0, errno.EIO)
+        await trio.sleep(2 * TTL)
+        seconds, code = await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"known", SYSTEMD))
+        assert (seconds, code) == (0, None), "what is known is served"
+        # Each try asks, and so heals by itself.
+        w.vault.down, w.vault.latency = False, 0.1
+        await trio.sleep(10)
+        await waited(lambda: kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD))
+        await trio.sleep(2)
+        assert (await kv.lookup(pyfuse3.ROOT_INODE, b"pw", SYSTEMD)).st_size == 1
+
+
+async def test_pid_1_does_not_wait_for_one_name_after_the_other(autojump_clock: MockClock) -> None:
+    async with handlers() as (w, kv):
+        w.vault.silent = True
+        begin = trio.current_time()
+        for number in range(20):
+            await waited(lambda number=number: kv.lookup(pyfuse3.ROOT_INODE, b"pw%d" % number, SYSTEMD))  # type: ignore[misc]
+        assert trio.current_time() - begin <= 2.5
+        w.vault.silent = False
+        w.vault.put("pw", "x")
+        await kv.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        w.vault.put("other", "x")
+        w.vault.latency = 2
+        assert (await kv.lookup(pyfuse3.ROOT_INODE, b"other", SYSTEMD)).st_size == 1, "it answers again"
+
+
+async def test_pid_1_waits_2_5_seconds_for_an_open_and_for_a_read(autojump_clock: MockClock) -> None:
     """systemd reads an EnvironmentFile= itself."""
     async with handlers(max_stale=1000.0) as (w, kv):
         w.vault.put("pw", "x")
@@ -101,18 +147,18 @@ async def test_pid_1_waits_a_second_for_an_open_and_for_a_read(autojump_clock: M
         w.vault.silent = True
         opened = await kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)
         seconds, code = await waited(lambda: kv.read(opened.fh, 0, 100))
-        assert (seconds, code) == (1.0, errno.EIO)
+        assert (seconds, code) == (2.5, errno.EIO)
         await kv.release(opened.fh)
         await trio.sleep(3000)
-        assert (await waited(lambda: kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)))[0] <= 1
+        assert (await waited(lambda: kv.open(found.st_ino, os.O_RDONLY, SYSTEMD)))[0] <= 2.5
 
 
-async def test_pid_1_waits_a_second_for_a_directory(autojump_clock: MockClock) -> None:
+async def test_pid_1_waits_2_5_seconds_for_a_directory(autojump_clock: MockClock) -> None:
     """ConditionDirectoryNotEmpty= reads one."""
     async with handlers() as (w, kv):
         w.vault.put("pw", "x")
         w.vault.silent = True
-        for who, seconds, code in ((SYSTEMD, 1.0, errno.EIO), (OTHERS, 9.0, errno.ETIMEDOUT)):
+        for who, seconds, code in ((SYSTEMD, 2.5, errno.EIO), (OTHERS, 7.5, errno.ETIMEDOUT)):
             fh = await kv.opendir(pyfuse3.ROOT_INODE, who)
             assert await waited(lambda fh=fh: kv.readdir(fh, 0, None)) == (seconds, code)  # type: ignore[misc]
             await kv.releasedir(fh)

@@ -12,9 +12,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from keyvaultfs.cache.outage import Outage
 from keyvaultfs.errors import NotFound, Refused, Unavailable
 from keyvaultfs.filesystem.operations import Operations
-from keyvaultfs.filesystem.requests import request
+from keyvaultfs.filesystem.requests import SystemdPatience, request
+from keyvaultfs.log import Causes
 from keyvaultfs.metrics import FilesystemMetrics
 
 SYSTEMD, OTHERS = SimpleNamespace(pid=1), SimpleNamespace(pid=4711)
@@ -28,6 +30,8 @@ class Handlers:
         self.metrics = FilesystemMetrics()
         self.in_flight: set[trio.CancelScope] = set()
         self.of_systemd: set[int] = set()
+        self.outage = Outage(Causes(trio.current_time))
+        self.systemd = SystemdPatience(self.outage)
         self.timeout = 10.0
         self.settled = 0
 
@@ -86,7 +90,9 @@ async def test_each_request_settles_those_before_it() -> None:
     assert handlers.settled == 2
 
 
-@pytest.mark.parametrize(("who", "seconds", "code"), [(OTHERS, 10, errno.ETIMEDOUT), (SYSTEMD, 1, errno.EIO)])
+@pytest.mark.parametrize(
+    ("who", "seconds", "code"), [(OTHERS, 10, errno.ETIMEDOUT), (SYSTEMD, 2.5, errno.EIO)]
+)
 async def test_what_waits_has_a_deadline_and_pid_1_its_own(
     autojump_clock: MockClock, who: Any, seconds: float, code: int
 ) -> None:
@@ -98,6 +104,7 @@ async def test_what_waits_has_a_deadline_and_pid_1_its_own(
         with pytest.raises(pyfuse3.FUSEError) as told:
             await call()
         assert (told.value.errno, trio.current_time() - begin) == (code, seconds)
+        handlers.outage.answered("pw", trio.current_time())
     assert not handlers.in_flight
 
 

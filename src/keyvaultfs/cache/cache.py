@@ -18,6 +18,7 @@ from keyvaultfs.cache.readahead import ReadAhead
 from keyvaultfs.cache.records import NEVER, Entry, Record, Rotated
 from keyvaultfs.cache.refresher import Refresher
 from keyvaultfs.errors import NotFound, Unavailable
+from keyvaultfs.model import UNREADABLE, Properties
 
 if TYPE_CHECKING:
     import random
@@ -158,6 +159,13 @@ class Cache:
         if record is None or record.state(now, self.limits) is Verdict.GONE:
             return None
         return record.entry(now, self.limits, retry=FAILURE_SECONDS)
+
+    def refused(self, name: SecretName) -> Entry:
+        """What stands for a name after `get` raised Refused, for as long as that is remembered."""
+        record = self.record(name)
+        now = trio.current_time()
+        expires = max(now, record.verdict_until)
+        return Entry(record.name, UNREADABLE, Properties(enabled=False), now, expires, stale=False)
 
     def fresh(self, name: SecretName, now: float) -> Record | None:
         """What is known, if it may be served without asking anybody. Never waits, and makes nothing hot.

@@ -14,6 +14,7 @@ from keyvaultfs.cache.flight import Flight, Flights
 from keyvaultfs.cache.freshness import FAILURE_SECONDS
 from keyvaultfs.cache.records import NEVER, Entry, Record
 from keyvaultfs.errors import BadAnswer, NotFound, Refused, Unavailable
+from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache, SecretSource
@@ -113,7 +114,7 @@ class Fetches:
         now = trio.current_time()
         if record.version is not None:
             self._cache.metrics.rotations += 1
-        self._cache.announce(record)
+        self._cache.announce(record, UNREADABLE if isinstance(exc, Refused) else None)
         if record.version is not None:
             self._cache.store.drop(record.name, record.version)
         record.version, record.properties, record.digest, record.hot = None, None, b"", False

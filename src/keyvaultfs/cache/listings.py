@@ -141,4 +141,5 @@ class Listings:
                     self._cache.refresher.listed(item, sent)
 
     def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
-        return tuple(item for item in items if self._matches(item.name))
+        """A disabled one is left out: whoever walks a directory would stumble over what cannot be read."""
+        return tuple(item for item in items if item.properties.enabled and self._matches(item.name))

@@ -19,7 +19,8 @@ class Outage:
 
     def __init__(self, causes: Causes) -> None:
         self._causes = causes
-        self._since_answer = float("-inf")
+        self.last_answer = float("-inf")
+        """in seconds of the clock that `refused` and `answered` are told"""
         self._on = False
 
     def __bool__(self) -> bool:
@@ -27,7 +28,7 @@ class Outage:
 
     def failed(self, what: str, exc: Exception, sent: float) -> None:
         """Nobody answered a request of the time `sent`; if others were answered meanwhile, it is about `what` alone."""
-        if isinstance(exc, BadAnswer) or self._since_answer >= sent:
+        if isinstance(exc, BadAnswer) or self.last_answer >= sent:
             self._causes.begin(_NO_ANSWER, what, **_facts(exc))
             return
         self._on = True
@@ -49,7 +50,7 @@ class Outage:
         self._causes.end(_REFUSED, what)
 
     def _answer(self, now: float) -> None:
-        self._since_answer = now
+        self.last_answer = now
         if self._on:
             self._on = False
             self._causes.end(_UNREACHABLE)

@@ -33,7 +33,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A name no longer stands for `old`. `new` is None when it stands for nothing, or nobody has asked for what."""
+    """A name no longer stands for `old`.
+
+    `new` is UNREADABLE when the vault refuses its value, and None when there is no such name or nobody has asked.
+    """
 
     name: SecretName
     old: Version | None

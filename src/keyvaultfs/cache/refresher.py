@@ -9,7 +9,7 @@ import trio
 
 from keyvaultfs.cache import freshness
 from keyvaultfs.cache.freshness import Verdict
-from keyvaultfs.errors import NotFound
+from keyvaultfs.errors import Disabled, NotFound
 
 if TYPE_CHECKING:
     import random
@@ -71,8 +71,8 @@ class Refresher:
         cache = self._cache
         record = cache.records.get(item.name.key)
         if record is None or record.version is None or record.properties is None:
-            if record is not None and isinstance(record.verdict, NotFound):
-                record.verdict_until = sent  # it is there again
+            if record is not None and _outlived(record.verdict, item):
+                record.verdict_until = sent
             if item.properties.enabled and self._prefetch(item.name):
                 self._fetch_unless_refused(cache.record(item.name), sent)
             return
@@ -203,3 +203,8 @@ class Refresher:
             is_current = current is not None and current.version == stored.version
             if not is_current and (stored.name.key, stored.version) not in held:
                 cache.store.drop(stored.name, stored.version)
+
+
+def _outlived(verdict: Exception | None, item: ListItem) -> bool:
+    """Whether the listing shows that a refusal is no longer true: it is there again, or enabled again."""
+    return isinstance(verdict, NotFound) or (isinstance(verdict, Disabled) and item.properties.enabled)

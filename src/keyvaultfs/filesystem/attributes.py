@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
+from keyvaultfs.model import UNREADABLE
+
 if TYPE_CHECKING:
     from keyvaultfs.filesystem.nodes import Node
     from keyvaultfs.model import Properties, SecretName, Version
@@ -99,6 +101,8 @@ def extended(
     Args:
         cached: its state and its age in seconds; None for one that is not current.
     """
+    if version == UNREADABLE:
+        return {PREFIX + b"state": b"refused", PREFIX + b"id": f"{base_url}/secrets/{name}".encode()}
     facts = {
         "version": version,
         "id": f"{base_url}/secrets/{name}/{version}",

@@ -13,7 +13,7 @@ import trio
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
 from keyvaultfs.filesystem.nodes import FIRST_HASHED
-from keyvaultfs.filesystem.requests import SYSTEMD_SECONDS, request
+from keyvaultfs.filesystem.requests import SystemdPatience, request
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Operations(pyfuse3.Operations):
         self._lines = Lines(resolver.placeholder_number)
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
+        self.systemd = SystemdPatience(cache.outage)
 
     @request
     def lookup(
@@ -89,7 +90,7 @@ class Operations(pyfuse3.Operations):
         if secret is None:
             return _never()
         known = self._resolver.lookup_now(secret, name)
-        return self._resolver.lookup(secret, name, _patience(ctx)) if known is None else known
+        return self._resolver.lookup(secret, name, self._patience(ctx)) if known is None else known
 
     @request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
@@ -195,7 +196,7 @@ class Operations(pyfuse3.Operations):
         self._table.settle()
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
-        return self._opened(await self._resolver.open(node, _patience(ctx)), ctx)
+        return self._opened(await self._resolver.open(node, self._patience(ctx)), ctx)
 
     def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
         handle, keep_cache = opened
@@ -245,7 +246,9 @@ class Operations(pyfuse3.Operations):
             return ()  # versions/ itself: any name can be looked up there
         items = await self._cache.versions(secret)
         return tuple(
-            (item.version.encode(), self._resolver.placeholder(secret, item.version)) for item in items
+            (item.version.encode(), self._resolver.placeholder(secret, item.version))
+            for item in items
+            if item.properties.enabled
         )
 
     async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
@@ -268,15 +271,14 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ESTALE)
         return node
 
+    def _patience(self, ctx: RequestContext) -> float:
+        """Seconds to wait for news of a name, so that a rotation can be told within PID 1's time too."""
+        return max(0.0, self.systemd.seconds() - BOUNDED_SECONDS) if ctx.pid == 1 else math.inf
+
     def _new_handle(self, inode: int) -> int:
         return (int.from_bytes(os.urandom(5), "little") << _DIRECTORY_BITS | inode) & (
             (1 << 62) - 1
         ) | 1 << 62
-
-
-def _patience(ctx: RequestContext) -> float:
-    """Seconds to wait for news of a name, so that a rotation can be told within PID 1's second too."""
-    return SYSTEMD_SECONDS - BOUNDED_SECONDS if ctx.pid == 1 else math.inf
 
 
 def _never() -> pyfuse3.EntryAttributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import math
 import traceback
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
@@ -31,8 +32,37 @@ ERRNO: dict[type[Exception], int] = {
 }
 """Exception -> errno: nowhere else."""
 
-SYSTEMD_SECONDS = 1.0
-"""PID 1 walks this mount for .path units and conditions; the whole machine waits while it does."""
+
+class Vault(Protocol):
+    """What is known of whether the vault answers: true while nobody does."""
+
+    last_answer: float
+
+    def __bool__(self) -> bool: ...
+
+
+class SystemdPatience:
+    """How long PID 1 may wait, in seconds: the whole machine waits while it does.
+
+    It walks this mount for .path units and conditions, and reads a unit's EnvironmentFile= itself, so that a unit would
+    not start if it were not given time for one answer of the vault. Where none is to be expected it gets none.
+    """
+
+    LONGEST = 2.5
+    AT_ONCE = 0.3
+    """For what is known already: a rotation must be told to the kernel."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._in_vain = -math.inf
+
+    def seconds(self) -> float:
+        """For a request that comes now."""
+        return self.AT_ONCE if self._vault or self._in_vain > self._vault.last_answer else self.LONGEST
+
+    def waited_in_vain(self) -> None:
+        """It waited to the end: not again before anything is answered, lest ten units wait one after the other."""
+        self._in_vain = trio.current_time()
 
 
 class Served(Protocol):
@@ -53,6 +83,10 @@ class Served(Protocol):
     @property
     def of_systemd(self) -> set[int]:
         """Handles that PID 1 has open."""
+
+    @property
+    def systemd(self) -> SystemdPatience:
+        """How long PID 1 may wait."""
 
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""
@@ -114,18 +148,22 @@ def request(
 
 async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:
     """Wait for what PID 1 wants no longer than PID 1 may wait."""
-    seconds = min(SYSTEMD_SECONDS, served.timeout) if hurried else served.timeout
+    seconds = min(served.systemd.seconds(), served.timeout) if hurried else served.timeout
     scope = trio.CancelScope(deadline=trio.current_time() + seconds)
     served.in_flight.add(scope)
     try:
         with scope:
             return await waiting
+    except errors.NotYetKnown:
+        served.systemd.waited_in_vain()
+        raise
     finally:
         served.in_flight.discard(scope)
     if trio.current_time() < scope.deadline:
         raise errors.Unavailable("Unmounted")
     if hurried:
-        raise errors.Unavailable("NotYetKnown")
+        served.systemd.waited_in_vain()
+        raise errors.NotYetKnown("NotYetKnown")
     raise trio.TooSlowError
 
 

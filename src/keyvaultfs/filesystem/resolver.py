@@ -11,12 +11,12 @@ import pyfuse3
 import trio
 
 from keyvaultfs import content
-from keyvaultfs.errors import NotFound, Unavailable
+from keyvaultfs.errors import NotFound, NotYetKnown, Refused
 from keyvaultfs.filesystem import attributes
 from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.log import LOG
-from keyvaultfs.model import VERSION_PATTERN, Version
+from keyvaultfs.model import UNREADABLE, VERSION_PATTERN, Version
 
 if TYPE_CHECKING:
     from pyfuse3 import InodeT
@@ -70,7 +70,7 @@ class Resolver:
             return attributes.secret(self._look, node, self._table.content(node))
         self.waiting[name.key] += 1
         try:
-            entry = await self.entry(name, patience)
+            entry = await self._named(name, patience)
             node = await self._node(entry)
         finally:
             self.waiting[name.key] -= 1
@@ -117,8 +117,15 @@ class Resolver:
             return await self._cache.get(name)
         known = self._cache.peek(name)
         if known is None:
-            raise Unavailable("NotYetKnown")
+            raise NotYetKnown("NotYetKnown")
         return known
+
+    async def _named(self, name: SecretName, patience: float) -> Entry:
+        """As `entry`; but what cannot be read is there all the same, or whoever walks a directory would stumble."""
+        try:
+            return await self.entry(name, patience)
+        except Refused:
+            return self._cache.refused(name)
 
     def listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | None]:
         """What a listing says of a name: the inode that the kernel may hold, or a placeholder for the moment.
@@ -162,7 +169,7 @@ class Resolver:
             return self._opened(node), True
         now = trio.current_time()
         record = self._cache.fresh(node.name, now)
-        if record is None:
+        if record is None or node.version == UNREADABLE:
             return None
         current = node.state is State.CURRENT and self._is_current(node, record)
         if not current and (now >= node.promised or node.shown != node.inode):
@@ -294,6 +301,8 @@ class Resolver:
         return self._table.add(entry.name, entry.version, how, size=size, created=created, updated=updated)
 
     async def _size(self, name: SecretName, version: Version, how: content.Decoding) -> int:
+        if version == UNREADABLE:
+            return 0
         data, decoded = content.render(await self._cache.value(name, version), how)
         if not decoded:
             LOG.warning("served raw: the tag file-encoding of %s says %s, and it is not", name, how.value)
