@@ -264,3 +264,20 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
+
+
+def test_spellings_of_one_name_are_bounded_and_the_vaults_own_is_always_among_them(memfd: int) -> None:
+    """400,000 of them once filled locked memory, and a rotation was told for each."""
+    table = InodeTable(memfd, ORIGIN)
+    node = add(table, "abcdefghijkl")
+    made_up = [
+        "".join(
+            letter.upper() if number >> place & 1 else letter for place, letter in enumerate("abcdefghijkl")
+        )
+        for number in range(1, 4096)
+    ]
+    noted = [spelling for spelling in made_up if table.tell(node, spelling.encode())]
+    assert noted == made_up[:4]
+    assert table.tell(node, b"abcdefghijkl")
+    assert table.tell(node, made_up[0].encode())
+    assert len(table.spellings["abcdefghijkl"]) == 5

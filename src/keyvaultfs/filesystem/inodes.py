@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from keyvaultfs.model import SecretName, Version
 
 
+_MOST_SPELLINGS = 4
+
+
 class InodeTable:
     """All inodes that the kernel may hold.
 
@@ -32,7 +35,7 @@ class InodeTable:
         self.told: dict[str, Node] = {}
         """by folded name: the inode that the kernel was last given for it"""
         self.spellings: dict[str, set[bytes]] = {}
-        """by folded name: every way in which the kernel has looked it up"""
+        """by folded name: the first few ways in which the kernel has looked it up; a name of n letters has 2^n"""
         self._unsettled: list[Handle] = []
         # Never one of a predecessor's: that would need two of 2^61 to begin within a life's opens of each other. And
         # always below the numbers of directories and of the control files.
@@ -91,17 +94,27 @@ class InodeTable:
         """Whether the kernel may hold it. One that it let go is no longer written: its slot may be another's."""
         return self.nodes.get(node.inode) is node
 
-    def tell(self, node: Node, spelling: bytes) -> None:
-        """The kernel is about to be given `node`, which the table has, for its name."""
+    def tell(self, node: Node, spelling: bytes) -> bool:
+        """The kernel is about to be given `node`, which the table has, for its name.
+
+        Returns:
+            Whether it may remember this spelling: a rotation is told for those that are noted, and they are few.
+        """
+        noted = True
         if node.state is not State.PINNED:
             if node.state is not State.CURRENT:
                 node.state = State.CURRENT
                 self._write(node)
             self.told[node.name.key] = node
-            self.spellings.setdefault(node.name.key, set()).add(spelling)
+            spellings = self.spellings.setdefault(node.name.key, set())
+            own = spelling == node.name.spelling.encode()
+            noted = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
+            if noted:
+                spellings.add(spelling)
             if node.shown != node.inode:
                 self.show(node, node)
         self.looked_up(node)
+        return noted
 
     def looked_up(self, node: Node) -> None:
         """The kernel gets one more reference."""

@@ -262,8 +262,9 @@ class Resolver:
         return attributes.extended(base_url, node.name, entry.version, entry.properties, cached)
 
     def _tell(self, node: Node, spelling: bytes, left: float, now: float) -> pyfuse3.EntryAttributes:
-        self._table.tell(node, spelling)
         node.promised = now + min(left, _LOOKUP_TO_OPEN_SECONDS)
+        if not self._table.tell(node, spelling):
+            left = 0.0  # the kernel asks again each time, and remembers nothing that a rotation would have to undo
         return attributes.secret(self._look, node, node, entry_timeout=left)
 
     def _opened(self, node: Node) -> Handle:
