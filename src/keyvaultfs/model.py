@@ -52,7 +52,7 @@ def version(text: str) -> Version:
     return Version(text)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False, eq=False)
 class SecretValue:
     """The UTF-8 bytes of a secret's value. Shown by its length only; `reveal` is the one way in."""
 

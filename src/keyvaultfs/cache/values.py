@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
 
@@ -58,6 +59,8 @@ class ValueStore:
         self._fd = os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC) if fd is None else fd
         self._limit = limit
         self._records: OrderedDict[tuple[str, str], Stored] = OrderedDict()
+        # Copies that are in use. However many have a version open, there is one of it.
+        self._given: WeakValueDictionary[tuple[str, str], SecretValue] = WeakValueDictionary()
         self.live = 0
         self._dead = 0
         self.evicted = 0
@@ -83,13 +86,17 @@ class ValueStore:
         return self._fd
 
     def get(self, name: SecretName, version: Version) -> SecretValue | None:
-        """A value; it counts as used."""
+        """A value; it counts as used. The same object for all who use it at the same time."""
         key = (name.key, version)
         stored = self._records.get(key)
         if stored is None:
             return None
         self._records.move_to_end(key)
-        return SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])
+        value = self._given.get(key)
+        if value is None:
+            value = SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])
+            self._given[key] = value
+        return value
 
     def has(self, name: SecretName, version: Version) -> bool:
         """Whether `get` would find it."""
@@ -121,6 +128,9 @@ class ValueStore:
         self._end += length
         self.live += len(raw)
         key = (name.key, version)
+        given = self._given.get(key)
+        if given is None or given.reveal() != raw:
+            self._given[key] = value
         self._records[key] = Stored(
             name, version, properties, racy, checked, start, length, body + len(meta), len(raw)
         )
