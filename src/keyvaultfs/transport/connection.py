@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from keyvaultfs.transport import addresses
+from keyvaultfs.transport.bounded import BoundedResponse
+
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from keyvaultfs.transport.doors import Doors
 
 
 class Guard:
@@ -54,20 +55,36 @@ class Guard:
 
 
 class Attempt:
-    """One try of one request, in one thread, which another thread may end.
+    """One request in one thread, which another thread may end: as many tries as it takes, within one deadline.
+
+    The first try may be on a kept connection, which gets a small share of the time, since the network may have
+    forgotten it. Each later one makes a connection, to an address that was not tried yet.
 
     Args:
         end: seconds of `time.monotonic`.
+        doors: what is known of the peer's connections and addresses.
         stuck: called with +1 when it was ended while it resolved a name, which nothing can end; with -1 later.
+
+    Attributes:
+        response: the answer that is being read, if one came.
+        kept: whether the try is on a connection that was kept.
     """
 
-    def __init__(self, end: float, stuck: Callable[[int], None]) -> None:
+    def __init__(self, end: float, doors: Doors, stuck: Callable[[int], None]) -> None:
         self.end = end
+        self.response: BoundedResponse | None = None
+        self._doors = doors
         self._stuck = stuck
         self._lock = threading.Lock()
         self._guard: Guard | None = None
         self._aborted = False
         self._resolving = False
+        self._kept_allowed = True
+        self.kept = False
+        self._address: Any = None
+        self._others = False
+        self._tried: set[Any] = set()
+        self._patience = math.inf
 
     def left(self) -> float:
         """Seconds to the end.
@@ -78,6 +95,53 @@ class Attempt:
         left = self.end - time.monotonic()
         if left <= 0 or self._aborted:
             raise TimeoutError("the deadline is over")
+        return left
+
+    def wait(self) -> float:
+        """Seconds that the next wait for the peer may take; raises as `left`."""
+        return min(self.left(), self._patience)
+
+    def takes(self, made: float, used: float) -> bool:
+        """Whether to use a kept connection, made and last used at these moments."""
+        now = time.monotonic()
+        if not self._kept_allowed or not self._doors.usable(made, used, now):
+            return False
+        self.kept = True
+        self._patience = self._doors.patience_with_kept(self.left())
+        return True
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Meanwhile an answer to what was sent is waited for."""
+        began = time.monotonic()
+        if not self.kept:
+            self._patience = self._doors.patience_with_answer(self.left()) if self._others else math.inf
+        yield
+        self._doors.answered(time.monotonic() - began)
+
+    def again(self) -> bool:
+        """Whether to try once more, after a failure: there is time, and another way."""
+        now = time.monotonic()
+        if self.kept:
+            self._doors.distrust(now)
+        elif self._address is not None:
+            self._tried.add(self._address)
+            self._doors.shun(self._address, now)
+        other_way = self.kept or self._others
+        self._kept_allowed = self.kept = self._others = False
+        self._address = None
+        self._patience = math.inf
+        return other_way and not self._aborted and now < self.end
+
+    def _left_for_others(self) -> Callable[[], float]:
+        """As `left`, for the name's other addresses: once one of them answered, be it badly, not all that is left."""
+        until = time.monotonic() + self._doors.patience_with_handshake(self.left())
+
+        def left() -> float:
+            if (seconds := until - time.monotonic()) <= 0:
+                raise TimeoutError("no other address answered")
+            return min(seconds, self.left())
+
         return left
 
     def use(self, guard: Guard | None) -> None:
@@ -115,27 +179,30 @@ class Attempt:
                     self._stuck(-1)
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """A connected socket: all addresses of the host share the deadline.
+        """A connected socket. The name is asked for anew each time: it may have moved.
 
         Raises:
-            OSError: none of them answered.
+            OSError: no address answered.
         """
-        last: OSError = OSError("the name has no address")
-        for family, kind, protocol, _, address in self.resolve(host, port):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.settimeout(self.left())
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.connect(address)
-            except OSError as exc:
-                last = exc
-                sock.close()
-            else:
-                return sock
-        raise last
+        found = addresses.ordered(self.resolve(host, port), self._doors.shunned(time.monotonic()))
+        untried = [one for one in found if one[4] not in self._tried]
+        race = addresses.Race(untried or found, self._left_for_others() if self._tried else self.left)
+        sock, self._address = race.run()
+        self._others = bool({one[4] for one in found} - self._tried - race.failed - {self._address})
+        if self._others:
+            self._patience = self._doors.patience_with_handshake(self.left())
+        sock.settimeout(self.wait())
+        addresses.watch(sock)
+        return sock
 
 
 _here = threading.local()
+
+
+def _bounded(*args: Any, **kwargs: Any) -> BoundedResponse:
+    attempt: Attempt = _here.attempt
+    attempt.response = BoundedResponse(*args, wait=attempt.wait, **kwargs)
+    return attempt.response
 
 
 @contextlib.contextmanager
@@ -146,6 +213,9 @@ def current(attempt: Attempt) -> Iterator[None]:
         yield
     finally:
         attempt.use(None)
+        if attempt.response is not None:
+            attempt.response.close()  # http.client before Python 3.12 leaves that of a refused tunnel open
+            attempt.response = None
         _here.attempt = None
 
 
@@ -153,10 +223,13 @@ class _Guarded:
     """Mixed into urllib3's connections. `_new_conn` is where both 1.26 and 2 make their socket."""
 
     guard: Guard | None = None
+    made = used = -math.inf
+    """Seconds of `time.monotonic`."""
 
     def _new_conn(self) -> socket.socket:
         attempt: Attempt = _here.attempt
         sock = attempt.connect(self.host.strip("[]"), self.port)  # type: ignore[attr-defined]
+        self.made = time.monotonic()
         self.guard = Guard(sock)
         attempt.use(self.guard)
         return sock
@@ -164,10 +237,15 @@ class _Guarded:
     def putrequest(self, *args: Any, **kwargs: Any) -> Any:
         attempt: Attempt = _here.attempt
         sock = getattr(self, "sock", None)
-        if sock is not None:  # one of a pool
+        if sock is not None:  # one of a pool, or one with TLS
             attempt.use(self.guard)
-            sock.settimeout(attempt.left())
+            sock.settimeout(attempt.wait())
         return super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        attempt: Attempt = _here.attempt
+        with attempt.answering():
+            return super().getresponse()  # type: ignore[misc]
 
     def close(self) -> None:
         if self.guard is not None:
@@ -177,92 +255,43 @@ class _Guarded:
 
 
 class _HTTP(_Guarded, HTTPConnection):
-    pass
+    response_class = staticmethod(_bounded)  # type: ignore[assignment]
 
 
 class _HTTPS(_Guarded, HTTPSConnection):
-    pass
+    response_class = staticmethod(_bounded)  # type: ignore[assignment]
 
 
-class _HTTPPool(HTTPConnectionPool):
+class _Choosy:
+    """Mixed into urllib3's pools: a kept connection is used only where the attempt takes it."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
+        attempt: Attempt = _here.attempt
+        if conn.sock is not None and not attempt.takes(conn.made, conn.used):
+            conn.close()
+            if not getattr(
+                conn, "auto_open", 1
+            ):  # 1.26: one that went through a proxy cannot be opened again
+                return self._new_conn()  # type: ignore[attr-defined]
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.used = time.monotonic()
+            response = _here.attempt.response
+            if response is not None and response.overlong:
+                conn.close()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class HTTPPool(_Choosy, HTTPConnectionPool):
+    """Of plain connections, for `urllib3.PoolManager.pool_classes_by_scheme`."""
+
     ConnectionCls = _HTTP
 
 
-class _HTTPSPool(HTTPSConnectionPool):
+class HTTPSPool(_Choosy, HTTPSConnectionPool):
+    """Of TLS connections."""
+
     ConnectionCls = _HTTPS
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
-
-
-class Adapter(HTTPAdapter):
-    """requests over guarded connections, verified with one TLS context and with nothing that requests brings.
-
-    Args:
-        context: what certificates are verified with.
-        connections: how many are kept.
-    """
-
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
-        self._context = context
-        super().__init__(pool_connections=2, pool_maxsize=connections, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Called by requests."""
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
-        """Called by requests for a proxy."""
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
-        """Called by requests, which would add the authorities of certifi."""
-        conn.cert_reqs = "CERT_REQUIRED"
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002
-        """Called by requests 2.32 and later, which would add the same."""
-        parts = urlsplit(request.url)
-        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {
-            "cert_reqs": "CERT_REQUIRED"
-        }
-
-
-class Client:
-    """GETs over requests' adapter, without a session: no cookies, no redirects, nothing of the environment.
-
-    (A netrc would replace the token.) A session would also merge settings and hooks that we do not have, for a quarter
-    of a request's processor time.
-
-    Args:
-        context: what certificates are verified with.
-        connections: how many are kept.
-        https_proxy: a proxy for https, or None.
-    """
-
-    def __init__(self, context: ssl.SSLContext, *, connections: int, https_proxy: str | None) -> None:
-        self._adapter = Adapter(context, connections)
-        self._proxies = {} if https_proxy is None else {"https": https_proxy}
-
-    def get(self, url: str, headers: Mapping[str, str], seconds: float) -> requests.Response:
-        """An answer whose body is still to be read, and which is to be closed.
-
-        Args:
-            url: absolute.
-            headers: all of them.
-            seconds: for each wait; the whole is the caller's to bound.
-
-        Raises:
-            requests.RequestException, OSError, ValueError: see requests.
-        """
-        request = requests.PreparedRequest()
-        request.method = "GET"
-        request.prepare_url(url, None)
-        request.headers = CaseInsensitiveDict(headers)
-        return self._adapter.send(request, stream=True, timeout=(seconds, seconds), proxies=self._proxies)
-
-    def close(self) -> None:
-        """Let idle connections go."""
-        self._adapter.close()

@@ -14,25 +14,24 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
-import requests
 import trio
-import urllib3
 
 from keyvaultfs import threads
 from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
-from keyvaultfs.transport import connection, retry
+from keyvaultfs.transport import client, retry
+from keyvaultfs.transport.bounded import LARGEST
+from keyvaultfs.transport.connection import Attempt
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import requests
+
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
 
 T = TypeVar("T")
-
-LARGEST_BODY = 1 << 20
-"""Bytes. A value has 25,600 characters, which JSON may write in 6 bytes each (PROTOCOL §10)."""
 
 USER_AGENT = "keyvaultfs"
 _PROBE_SLOTS = 1
@@ -68,6 +67,10 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+def _not_ok(answer: Answer) -> bool:
+    return answer.status != 200
+
+
 class Transport:
     """Sends GETs to one peer from worker threads.
 
@@ -79,6 +82,8 @@ class Transport:
         metrics: counted here.
         rng: for jitter.
         wall: Unix seconds, for a dated `Retry-After`.
+        wrong_door: whether an answer tells that somebody else answers, or the peer by a way that it does not like.
+            Connections are let go then, and the name's addresses asked for again.
     """
 
     def __init__(
@@ -91,7 +96,9 @@ class Transport:
         throttle: Throttle | None = None,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
+        wrong_door: Callable[[Answer], bool] = _not_ok,
     ) -> None:
+        self._wrong_door = wrong_door
         self.rng = rng or random.Random()  # noqa: S311 - spreads requests, guards nothing
         self.throttle = throttle or Throttle(self.rng, failures=1 << 30)
         self._metrics = metrics
@@ -101,7 +108,7 @@ class Transport:
         self._slots = trio.CapacityLimiter(min(max_requests, self.throttle.room))
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
-        self._client = connection.Client(
+        self._client = client.Client(
             context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy
         )
 
@@ -150,6 +157,10 @@ class Transport:
             await trio.sleep(pause)
         raise AssertionError
 
+    def tidy(self) -> None:
+        """Let go of connections that nobody used for a while. To be called every few seconds; does not wait."""
+        self._client.tidy()
+
     def close(self) -> None:
         """Let idle connections go."""
         self._client.close()
@@ -195,7 +206,7 @@ class Transport:
     async def _attempt(
         self, url: str, headers: Mapping[str, str], token: SecretValue | None, limiter: trio.CapacityLimiter
     ) -> Answer:
-        started: list[connection.Attempt] = []
+        started: list[Attempt] = []
         outcome = "cancelled"
         try:
             # A thread left behind keeps its slot until it ends: a resolver that never answers is bounded.
@@ -217,11 +228,11 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         token: SecretValue | None,
-        started: list[connection.Attempt],
+        started: list[Attempt],
         end: float,
     ) -> Answer:
         """In a worker thread, which ends soon after `end` (of `time.monotonic`), whatever the peer does."""
-        attempt = connection.Attempt(end, self._count_stuck)
+        attempt = Attempt(end, self._client.doors, self._count_stuck)
         started.append(attempt)
         self._count_in_flight(1)
         sent = {
@@ -233,18 +244,22 @@ class Transport:
         if token is not None:
             sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
         try:
-            with connection.current(attempt), self._client.get(url, sent, attempt.left()) as response:
-                return _read(response)
+            return self._checked(self._client.get(url, sent, attempt, _read))
         except BadAnswer:
+            self._client.distrust()
             raise
-        except (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException) as exc:
-            # requests' own are OSErrors, and a UnicodeError is a ValueError.
+        except client.FAILURES as exc:
             cause = _cause(exc, attempt)
         finally:
             self._count_in_flight(-1)
         # Not from within the clause: as its context that exception would keep the request's frames, with socket and
         # token, for as long as anybody remembers this one.
         raise Unavailable(cause)
+
+    def _checked(self, answer: Answer) -> Answer:
+        if self._wrong_door(answer):
+            self._client.distrust()
+        return answer
 
     def _count_stuck(self, change: int) -> None:
         with self._lock:
@@ -261,33 +276,17 @@ def _read(response: requests.Response) -> Answer:
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         response.raw.close()
         raise BadAnswer("Compressed")
-    body = response.raw.read(LARGEST_BODY + 1, decode_content=False)
-    if len(body) > LARGEST_BODY:
-        response.raw.close()
-        raise BadAnswer("TooLarge")
+    body = response.raw.read(LARGEST, decode_content=False)
     length = headers.get("content-length", "")
     if re.fullmatch("[0-9]{1,9}", length) and "transfer-encoding" not in headers and len(body) != int(length):
-        raise Unavailable("CutShort")  # urllib3 1.26 does not look
+        raise http.client.IncompleteRead(body)  # urllib3 1.26 does not look
     return Answer(response.status_code, headers, body)
 
 
-def _cause(exc: BaseException, attempt: connection.Attempt) -> str:
-    """A word for the log: the innermost exception tells a refused connection from a bad certificate."""
+def _cause(exc: BaseException, attempt: Attempt) -> str:
+    """A word for the log."""
     try:
         attempt.left()
     except TimeoutError:
         return "Timeout"
-    seen: BaseException | None = exc
-    names = [type(exc).__name__]
-    for _ in range(8):
-        inner = getattr(seen, "reason", None)
-        args = seen.args if seen is not None else ()
-        seen = (
-            inner
-            if isinstance(inner, BaseException)
-            else next((a for a in args if isinstance(a, BaseException)), None)
-        )
-        if seen is None:
-            break
-        names.append(type(seen).__name__)
-    return "CertificateError" if "SSLCertVerificationError" in names else names[-1]
+    return client.innermost(exc)

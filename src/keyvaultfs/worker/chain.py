@@ -13,14 +13,13 @@ from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.identity.azure import AzureIdentitySource
 from keyvaultfs.identity.imds import ImdsSource
 from keyvaultfs.identity.token import SharedToken
+from keyvaultfs.keyvault import door
 from keyvaultfs.keyvault.client import KeyVaultClient
 from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.transport.session import Transport, tls_context
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
 
 if TYPE_CHECKING:
-    import ssl
-
     from keyvaultfs.identity.token import TokenSource
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import Metrics
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 _IMDS_CONNECTIONS = 2
 _LOOK_SECONDS = 0.5
+_TIDY_SECONDS = 10.0
 _IDENTITIES = ("client_id", "object_id", "msi_res_id")
 
 
@@ -40,6 +40,7 @@ class Chain:
     token: SharedToken
     throttle: Throttle
     timeout: float
+    transports: tuple[Transport, ...]
 
     @classmethod
     def build(cls, vault: str, settings: Settings, metrics: Metrics, causes: Causes) -> Chain:
@@ -61,20 +62,23 @@ class Chain:
             throttle=throttle,
             metrics=metrics.transport,
             rng=rng,
+            wrong_door=door.is_wrong,
         )
+        to_identity = Transport(max_requests=_IMDS_CONNECTIONS, context=context, metrics=metrics.transport)
         token = SharedToken(
-            _source(settings, origin, metrics, context),
+            _source(settings, origin, to_identity),
             metrics=metrics.identity,
             causes=causes,
             rng=rng,
             attempt_seconds=settings.timeout,
         )
         client = KeyVaultClient(transport, origin, token, api_version=settings.api_version, wall=time.time)
-        return cls(origin, client, token, throttle, settings.timeout)
+        return cls(origin, client, token, throttle, settings.timeout, (transport, to_identity))
 
     async def run(self) -> None:
-        """Renew the token, and see whether a dead vault is back. Runs until cancelled."""
+        """Renew the token, see whether a dead vault is back, let idle connections go. Runs until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy)
             nursery.start_soon(self.token.run)
             nursery.start_soon(self._probe_while_open)
 
@@ -85,6 +89,12 @@ class Chain:
     def token_status(self) -> dict[str, object]:
         """For the file ``status``."""
         return self.token.status()
+
+    async def _tidy(self) -> None:
+        while True:
+            await trio.sleep(_TIDY_SECONDS)
+            for transport in self.transports:
+                transport.tidy()
 
     async def _probe_while_open(self) -> None:
         while True:
@@ -97,9 +107,8 @@ class Chain:
                         continue
 
 
-def _source(settings: Settings, origin: Origin, metrics: Metrics, context: ssl.SSLContext) -> TokenSource:
+def _source(settings: Settings, origin: Origin, transport: Transport) -> TokenSource:
     identity = {name: value for name in _IDENTITIES if (value := getattr(settings, name)) is not None}
     if settings.auth == "azure-identity":
         return AzureIdentitySource(origin.resource, identity)
-    transport = Transport(max_requests=_IMDS_CONNECTIONS, context=context, metrics=metrics.transport)
     return ImdsSource(transport, settings.imds_endpoint, origin.resource, identity)

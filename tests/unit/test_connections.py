@@ -1,0 +1,461 @@
+"""Kept connections that the network forgot, addresses that are dead, doors that are the wrong ones."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyvaultfs.errors import BadAnswer, Unavailable
+from keyvaultfs.keyvault import door
+from keyvaultfs.metrics import TransportMetrics
+from keyvaultfs.transport import addresses, doors
+from keyvaultfs.transport.doors import Doors
+from keyvaultfs.transport.session import Answer, Transport, tls_context
+from tests.support import peer
+from tests.support.peer import OK, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.vault import VaultProcess
+
+CONTEXT = tls_context(None)
+NAME = "http://vault.test/"
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    made = Transport(max_requests=8, context=CONTEXT, metrics=TransportMetrics())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Ports on loopback that stand for the addresses of a name; a look-up is noted under ``asked``."""
+    table: dict[str, list[int]] = {"asked": []}
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host not in table:
+            return real(host, port, *args, **kwargs)
+        table["asked"].append(port)
+        return [entry for number in table[host] for entry in real("127.0.0.1", number, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return table
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port on which nobody accepts: its queue is full, so that the kernel drops what comes, without a word."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def ask(transport: Transport, url: str, seconds: float = 2.0) -> object:
+    """The status of one request that is not tried again, or what went wrong."""
+    try:
+        with trio.fail_after(seconds):
+            return (await transport.get(url, {}, probe=True)).status
+    except Unavailable as exc:
+        return exc.cause
+    except trio.TooSlowError:
+        return trio.TooSlowError
+
+
+# --- a kept connection ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        lambda peer, _: peer.closing.wait(),
+        lambda _, connection: connection.shutdown(socket.SHUT_RDWR),
+        lambda peer, connection: peer.drip(connection, b"HTTP/1.1 200 OK\r\nConte") or peer.closing.wait(),
+    ],
+    ids=["silent", "closed when asked", "silent within its answer"],
+)
+async def test_a_kept_connection_that_is_dead_costs_a_part_of_the_deadline_and_a_fresh_one_answers(
+    transport: Transport, lost: Callable[[Peer, socket.socket], object]
+) -> None:
+    def once(peer: Peer, connection: socket.socket) -> None:
+        peer.request(connection)
+        connection.sendall(OK)
+        peer.request(connection)
+        lost(peer, connection)
+
+    with Peer(once) as vault:
+        assert [await ask(transport, vault.url()) for _ in range(3)] == [200, 200, 200]
+        assert vault.connections == 3
+
+
+async def test_after_one_of_them_was_dead_no_other_kept_one_is_tried(transport: Transport) -> None:
+    together = threading.Barrier(4)
+
+    def once(peer: Peer, connection: socket.socket) -> None:
+        peer.request(connection)
+        if peer.connections <= 4:
+            together.wait()
+        connection.sendall(OK)
+        if peer.request(connection):
+            if peer.connections > 4:
+                connection.sendall(OK)
+            peer.closing.wait()
+
+    with Peer(once) as vault:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(_within, transport, vault.url())
+        assert vault.connections == 4
+        assert await ask(transport, vault.url()) == 200
+        assert vault.connections == 5
+        assert await ask(transport, vault.url()) == 200
+        asked_twice = len(vault.heard) - vault.connections
+        assert asked_twice == 2, "the dead one, and the fresh one again: no other kept one was asked"
+
+
+async def _within(transport: Transport, url: str) -> None:
+    with trio.fail_after(10):
+        await transport.get(url, {})
+
+
+@given(
+    left=st.floats(0.01, 1000),
+    paces=st.lists(st.floats(0, 100), max_size=5),
+)
+def test_what_a_kept_connection_may_take_leaves_time_for_a_fresh_one(left: float, paces: list[float]) -> None:
+    known = Doors()
+    quiet = known.patience_with_kept(left)
+    assert quiet <= min(1.5, left / 4)
+    for pace in paces:
+        known.answered(pace)
+    assert quiet <= known.patience_with_kept(left) <= max(quiet, left / 2)
+
+
+def test_a_vault_that_takes_its_time_is_not_called_silent_and_is_forgotten_to_be_slow() -> None:
+    known = Doors()
+    known.answered(2.0)
+    assert known.patience_with_kept(10.0) == 4.0
+    for _ in range(50):
+        known.answered(0.01)
+    assert known.patience_with_kept(10.0) == 1.25
+
+
+async def test_a_slow_vault_is_asked_twice_once_and_not_each_time(transport: Transport) -> None:
+    def slow(peer: Peer, connection: socket.socket) -> None:
+        while peer.request(connection):
+            if len(peer.heard) > 1:
+                peer.closing.wait(0.4)
+            connection.sendall(OK)
+
+    with Peer(slow) as vault:
+        for _ in range(5):
+            assert await ask(transport, vault.url()) == 200
+        assert len(vault.heard) <= 6
+
+
+def test_a_connection_is_let_go_long_before_a_load_balancer_forgets_it() -> None:
+    known = Doors()
+    assert known.usable(0.0, 0.0, 50.0)
+    assert not known.usable(0.0, 0.0, 100.0)
+    assert known.usable(0.0, 190.0, 200.0)
+    assert not known.usable(0.0, 290.0, 300.0), "in use or not: its name may have moved"
+    known.distrust(200.0)
+    assert not known.usable(199.0, 200.0, 200.5)
+    assert known.usable(200.1, 200.2, 200.5)
+
+
+async def test_idle_connections_are_closed_and_not_only_left_alone(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def until_closed(peer: Peer, connection: socket.socket) -> None:
+        while peer.request(connection):
+            connection.sendall(OK)
+        ended.set()
+
+    with Peer(until_closed) as vault:
+        assert await ask(transport, vault.url()) == 200
+        transport.tidy()
+        assert await ask(transport, vault.url()) == 200
+        assert vault.connections == 1
+        monkeypatch.setattr(doors, "IDLE_SECONDS", 0.0)
+        transport.tidy()
+        assert await trio.to_thread.run_sync(ended.wait, 10)
+
+
+async def test_the_kernel_watches_over_idle_connections(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+    real = addresses.watch
+
+    def watch(sock: socket.socket) -> None:
+        real(sock)
+        made.append(sock)
+
+    monkeypatch.setattr(addresses, "watch", watch)
+    with Peer(peer.says(OK)) as vault:
+        assert await ask(transport, vault.url()) == 200
+        (sock,) = made
+        told = [
+            sock.getsockopt(socket.IPPROTO_TCP, number)
+            for number in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT)
+        ]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert told == [20, 5, 15_000]
+
+
+# --- several addresses ---------------------------------------------------------------------------------------
+
+
+async def test_an_address_to_which_nothing_gets_through_costs_a_moment(
+    transport: Transport, names: dict[str, list[int]]
+) -> None:
+    with black_hole() as dead, black_hole() as dead_too, Peer(peer.says(OK)) as alive:
+        names["vault.test"] = [dead, dead_too, alive.port]
+        assert await ask(transport, NAME, 5) == 200
+
+
+async def test_an_address_that_refuses_costs_nothing(
+    transport: Transport, names: dict[str, list[int]], free_port: int
+) -> None:
+    with Peer(peer.says(OK)) as alive:
+        names["vault.test"] = [free_port, alive.port]
+        assert await ask(transport, NAME, 5) == 200
+        names["vault.test"] = [free_port]
+        assert await ask(transport, NAME, 5) == "ConnectionRefusedError"
+        names["vault.test"] = []
+        assert await ask(transport, NAME, 5) == "OSError"
+
+
+async def test_an_address_that_accepts_and_is_silent_leaves_time_for_another(
+    transport: Transport, names: dict[str, list[int]]
+) -> None:
+    with Peer(peer.silent) as deaf, Peer(peer.says(OK)) as alive:
+        names["vault.test"] = [deaf.port, alive.port]
+        assert await ask(transport, NAME, 2) == 200
+        assert deaf.connections == 1
+        assert await ask(transport, NAME, 2) == 200
+        assert deaf.connections == 1, "it is tried last for a while"
+
+
+async def test_an_address_on_which_no_handshake_is_answered_leaves_time_for_another(
+    vault: VaultProcess, names: dict[str, list[int]]
+) -> None:
+    transport = Transport(max_requests=2, context=tls_context(vault.ca_file), metrics=TransportMetrics())
+    with Peer(peer.silent) as deaf, Peer(peer.half_a_handshake) as dripping:
+        names["127.0.0.1"] = [deaf.port, dripping.port, int(vault.url.rpartition(":")[2])]
+        assert await ask(transport, f"{vault.url}/secrets?api-version=7.4", 9) == 401
+        assert (deaf.connections, dripping.connections) == (1, 1)
+    transport.close()
+
+
+async def test_the_only_address_has_the_whole_deadline(
+    transport: Transport, names: dict[str, list[int]]
+) -> None:
+    def late(peer: Peer, connection: socket.socket) -> None:
+        peer.request(connection)
+        peer.closing.wait(1.5)
+        connection.sendall(OK)
+
+    with Peer(late) as slow:
+        names["vault.test"] = [slow.port]
+        assert await ask(transport, NAME, 2.5) == 200
+        assert slow.connections == 1
+
+
+async def test_an_address_with_another_hosts_certificate_leaves_the_others(
+    vault: VaultProcess, names: dict[str, list[int]]
+) -> None:
+    transport = Transport(max_requests=2, context=tls_context(vault.ca_file), metrics=TransportMetrics())
+    with Peer(peer.plain) as other:
+        names["127.0.0.1"] = [other.port, int(vault.url.rpartition(":")[2])]
+        assert await ask(transport, f"{vault.url}/secrets?api-version=7.4", 9) == 401
+    transport.close()
+
+
+async def test_the_proxys_addresses_are_raced_as_well(names: dict[str, list[int]]) -> None:
+    no = b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"
+    with black_hole() as dead, Peer(peer.says(no)) as alive:
+        names["proxy.test"] = [dead, alive.port]
+        transport = Transport(
+            max_requests=2, context=CONTEXT, metrics=TransportMetrics(), https_proxy="http://proxy.test:1"
+        )
+        assert await ask(transport, "https://vault.example/", 5) not in {200, trio.TooSlowError}
+        assert alive.heard[0].startswith(b"CONNECT vault.example:443 ")
+        transport.close()
+
+
+def test_families_take_turns_each_address_comes_once_and_there_are_not_a_thousand() -> None:
+    def entry(family: int, host: str) -> Any:
+        return (family, socket.SOCK_STREAM, 6, "", (host, 443))
+
+    six = [entry(socket.AF_INET6, f"fd00::{number:x}") for number in range(1000)]
+    four = [entry(socket.AF_INET, f"192.0.2.{number}") for number in range(3)]
+    found = addresses.ordered([*six, *six, *four], {("fd00::0", 443)})
+    hosts = [one[4][0] for one in found]
+    assert hosts[:6] == ["192.0.2.0", "fd00::1", "192.0.2.1", "fd00::2", "192.0.2.2", "fd00::3"]
+    assert len(hosts) == len(set(hosts)) == addresses.MOST
+    assert addresses.ordered(six[:1], {("fd00::0", 443)}) == six[:1]
+    assert addresses.ordered([], ()) == []
+
+
+def test_shunned_addresses_are_few_and_come_back() -> None:
+    known = Doors()
+    for number in range(1000):
+        known.shun(number, 0.0)
+    assert 0 < len(known.shunned(1.0)) <= 64
+    assert not known.shunned(100.0)
+
+
+# --- wrong doors ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404, 421, 500, 302])
+async def test_an_answer_from_the_wrong_door_closes_it_and_the_name_is_asked_for_again(
+    transport: Transport, names: dict[str, list[int]], status: int
+) -> None:
+    body = b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByConnection"}}}'
+    no = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with Peer(peer.says(OK, no, no, no)) as old, Peer(peer.says(OK, OK)) as new:
+        names["vault.test"] = [old.port]
+        assert [await ask(transport, NAME) for _ in range(2)] == [200, status]
+        assert len(names["asked"]) == 1
+        names["vault.test"] = [new.port]
+        assert [await ask(transport, NAME) for _ in range(2)] == [200, 200]
+        assert (len(names["asked"]), old.connections, new.connections) == (2, 1, 1)
+
+
+def _answer(status: int, body: bytes) -> Answer:
+    return Answer(status, {}, body)
+
+
+RIGHT = [
+    (200, b'{"value": []}'),
+    (200, b"\xef\xbb\xbf {}"),
+    (401, b'{"error":{"code":"Unauthorized"}}'),
+    (403, b'{"error":{"code":"Forbidden","innererror":{"code":"SecretDisabled"}}}'),
+    (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByRbac"}}}'),
+    (404, b'{"error":{"code":"SecretNotFound"}}'),
+    (429, b'{"error":{"code":"Throttled"}}'),
+    (500, b'{"error":{"code":"InternalServerError"}}'),
+]
+WRONG = [
+    (200, b"<html>please log in</html>"),
+    (200, b""),
+    (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByConnection"}}}'),
+    (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByFirewall"}}}'),
+    (403, b'{"error":{"code":"Forbidden"}}'),
+    (403, b"<html>"),
+    (404, b'{"error":{"code":"NotFound"}}'),
+    (421, b'{"error":{"code":"Misdirected"}}'),
+    (502, b"Bad gateway"),
+    (503, b""),
+    (302, b""),
+    (101, b""),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), RIGHT)
+def test_the_vaults_own_words_close_no_door(status: int, body: bytes) -> None:
+    assert not door.is_wrong(_answer(status, body))
+
+
+@pytest.mark.parametrize(("status", "body"), WRONG)
+def test_a_stranger_or_a_way_that_is_closed_is_a_wrong_door(status: int, body: bytes) -> None:
+    assert door.is_wrong(_answer(status, body))
+
+
+# --- without end ---------------------------------------------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a chunk of size -1": (CHUNKED + b"-1\r\n", b"x" * 65536),
+    "a chunk of a very negative size": (CHUNKED + b"-ffffffffff\r\n", b"x" * 65536),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "chunk extensions": (CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+    "trailers": (CHUNKED + b"0\r\n", b"X-Trailer: y\r\n" * 5000),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 3000),
+    "early hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 2000),
+    "interim answers with many headers": (
+        b"HTTP/1.1 100 Continue\r\n",
+        b"X: y\r\n" * 90 + b"\r\nHTTP/1.1 100 C\r\n",
+    ),
+    "a status line": (b"HTTP/1.1 200 ", b"O" * 65536),
+    "no length, and the connection kept": (
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n",
+        b"x" * 65536,
+    ),
+    "a length of -1": (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"x" * 65536),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 9, 9999999999\r\n\r\n", b"x" * 65536),
+}
+
+
+@pytest.mark.parametrize(("head", "more"), ENDLESS.values(), ids=ENDLESS)
+async def test_whatever_the_framing_no_more_than_a_mebibyte_is_read(
+    transport: Transport, head: bytes, more: bytes
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Peer(peer.endless(head, more)) as bad:
+        assert await ask(transport, bad.url(), 30) not in {200, trio.TooSlowError}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10  # KiB
+
+
+async def test_a_tunnel_whose_head_has_no_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Peer(peer.endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 5000)) as proxy:
+        transport = Transport(
+            max_requests=2, context=CONTEXT, metrics=TransportMetrics(), https_proxy=proxy.url()
+        )
+        assert await ask(transport, "https://vault.example/", 30) not in {200, trio.TooSlowError}
+        transport.close()
+
+
+async def test_interim_answers_are_skipped(transport: Transport) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    with Peer(peer.says(hints + OK, OK)) as vault:
+        assert [await ask(transport, vault.url()) for _ in range(2)] == [200, 200]
+        assert vault.connections == 1
+
+
+async def test_what_follows_an_answer_is_no_answer_to_the_next_request(transport: Transport) -> None:
+    """A peer that sends two answers at once would be one answer ahead for ever: a secret for another's name."""
+    forged = OK.replace(b"200", b"299")
+    with Peer(peer.says(OK + forged, OK + forged)) as vault:
+        for _ in range(3):
+            assert await ask(transport, vault.url()) == 200
+        assert vault.connections == 3
+
+
+async def test_an_answer_just_below_the_limit_is_read(transport: Transport) -> None:
+    size = (1 << 20) - 200
+    body = b"{" + b" " * (size - 2) + b"}"
+    with Peer(peer.says(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + body)) as vault:
+        with trio.fail_after(10):
+            assert len((await transport.get(vault.url(), {})).body) == size
+
+
+async def test_too_large_an_answer_says_so(transport: Transport) -> None:
+    with (
+        Peer(peer.endless(CHUNKED + b"-1\r\n", b"x" * 65536)) as bad,
+        pytest.raises(BadAnswer, match="TooLarge"),
+    ):
+        with trio.fail_after(10):
+            await transport.get(bad.url(), {})
