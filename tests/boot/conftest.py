@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,27 @@ def package() -> Path:
 @pytest.fixture(scope="session")
 def installed(endpoint: VaultProcess, package: Path) -> Iterator[Machine]:
     """A machine, off, on which apt has installed the package; the others' disks lie over its own."""
+    with with_package(endpoint, package) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def outdated(
+    endpoint: VaultProcess, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """A machine, off, that has an older version; of `make upgrade-check BASE=…`, or else the same by an older name."""
+    older = Path(
+        os.environ.get("OLDER_PACKAGE")
+        or machines.renamed(package, "0.0.1", tmp_path_factory.mktemp("older"))
+    )
+    with with_package(endpoint, older) as machine:
+        machine.write("/root/keyvaultfs.deb", package.read_bytes())
+        yield machine
+
+
+@contextlib.contextmanager
+def with_package(endpoint: VaultProcess, package: Path) -> Iterator[Machine]:
+    """A machine, off, on which apt has installed a package."""
     with above(machines.base(package), endpoint.pid) as machine:
         machine.write("/etc/hosts", f"127.0.0.1 localhost {HOST}\n")
         authority = Path(endpoint.ca_file).read_text(encoding="ascii")

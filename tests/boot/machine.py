@@ -33,6 +33,19 @@ def package() -> Path:
     return found[-1]
 
 
+def renamed(deb: Path, version: str, folder: Path) -> Path:
+    """The same package under another version's name."""
+    tree = folder / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+    for file in (tree / "DEBIAN/control", *tree.rglob("*.dist-info/METADATA")):
+        file.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", file.read_text(), count=1))
+    made = folder / "keyvaultfs.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", tree, made], check=True, stdout=subprocess.DEVNULL
+    )
+    return made
+
+
 def base(deb: Path) -> Path:
     """The root that machines are copied from, without the package but with what it depends on at hand for apt."""
     field = subprocess.run(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.boot.conftest import HOST
+from tests.boot.machine import above
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.boot.machine import Machine
     from tests.support.vault import VaultProcess
@@ -305,24 +305,19 @@ def test_08_the_keeper_of_an_fstab_mount_is_killed_and_mount_mends_it(
 
 @pytest.mark.parametrize("configure", [in_fstab, as_a_unit])
 def test_09_apt_upgrades_it_under_a_reader(
-    vault: VaultProcess, machine: Machine, package: Path, tmp_path: Path, configure: Callable[[Machine], None]
+    vault: VaultProcess, endpoint: VaultProcess, outdated: Machine, configure: Callable[[Machine], None]
 ) -> None:
-    newer = tmp_path / "newer"
-    subprocess.run(["dpkg-deb", "--raw-extract", package, newer], check=True)
-    for file in (newer / "DEBIAN/control", *newer.rglob("*.dist-info/METADATA")):
-        file.write_text(re.sub(r"(?m)^Version: .*$", "Version: 99.0", file.read_text(), count=1))
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", newer, tmp_path / "newer.deb"], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
-    configure(machine)
-    machine.write("/root/newer.deb", (tmp_path / "newer.deb").read_bytes())
-    machine.boot()
-    before = status(machine, "worker")
-    reader = reading(machine)
-    machine.run("apt-get", "install", "--yes", "/root/newer.deb")
-    machine.wait_until(lambda: status(machine, "version") == "99.0", "a worker of the new code")
-    assert status(machine, "worker") != before
-    tell(saw_no_error(reader))
-    machine.poweroff()
+    with above(outdated.root, endpoint.pid) as machine:
+        configure(machine)
+        machine.boot()
+        before = status(machine, "version"), status(machine, "worker")
+        reader = reading(machine)
+        machine.run("apt-get", "install", "--yes", "/root/keyvaultfs.deb")
+        machine.wait_until(lambda: status(machine, "version") != before[0], "a worker of the new code")
+        assert status(machine, "worker") != before[1]
+        tell(saw_no_error(reader))
+        tell(f"from {before[0]} to {status(machine, 'version')}")
+        machine.poweroff()
 
 
 def test_10_only_root_and_the_worker_reach_the_token_endpoint(vault: VaultProcess, machine: Machine) -> None:
