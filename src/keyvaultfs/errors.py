@@ -60,6 +60,13 @@ class BadAnswer(Unavailable):
     """An answer that is not the protocol's: wrong shape, too large, not JSON, a foreign link."""
 
 
+class CannotMake(KeyVaultFSError):
+    """A file's bytes cannot be made of its secrets; `hint` is the reason, in words that quote no value."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("CannotMake", reason)
+
+
 class UsageError(KeyVaultFSError):
     """What the user wrote is wrong; the text names the thing and the mend."""
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from keyvaultfs.content import Decoding
+from keyvaultfs.content.decode import Decoding
 from keyvaultfs.filesystem.inodes import InodeTable
 from keyvaultfs.filesystem.nodes import State
 from keyvaultfs.model import SecretName, Version

@@ -14,7 +14,7 @@ import trio.testing
 
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
-from keyvaultfs.content import Decoding
+from keyvaultfs.content.decode import Decoding
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes import InodeTable
 from keyvaultfs.filesystem.nodes import State

@@ -13,7 +13,7 @@ from keyvaultfs.filesystem.slots import Slots
 if TYPE_CHECKING:
     from pyfuse3 import InodeT
 
-    from keyvaultfs.content import Decoding
+    from keyvaultfs.content.decode import Decoding
     from keyvaultfs.model import SecretName, Version
 
 

@@ -12,7 +12,7 @@ from keyvaultfs.model import Properties
 if TYPE_CHECKING:
     from pyfuse3 import EntryAttributes, InodeT
 
-    from keyvaultfs.content import Decoding
+    from keyvaultfs.content.decode import Decoding
     from keyvaultfs.model import SecretName, Version
 
 FIRST_HASHED = 1 << 16

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
-from keyvaultfs import content
+from keyvaultfs.content import decode as content
 from keyvaultfs.errors import NotFound, NotYetKnown, Refused
 from keyvaultfs.filesystem import attributes
 from keyvaultfs.filesystem.nodes import State

@@ -7,7 +7,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from keyvaultfs.content import Decoding
+from keyvaultfs.content.decode import Decoding
 from keyvaultfs.filesystem.nodes import Handle, Node, State
 from keyvaultfs.model import SecretName, Version
 

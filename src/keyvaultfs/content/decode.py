@@ -7,10 +7,11 @@ import binascii
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from keyvaultfs.errors import CannotMake
+from keyvaultfs.model import SecretValue
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from keyvaultfs.model import SecretValue
 
 
 class Decoding(Enum):
@@ -31,17 +32,30 @@ def decoding(tags: Mapping[str, str], *, wanted: bool) -> Decoding:
     return _BY_TAG.get(tags.get("file-encoding", "").lower(), Decoding.RAW)
 
 
+def decode(value: SecretValue, how: Decoding) -> SecretValue:
+    """The bytes that the value stands for; white space in it is none of the encoding's.
+
+    Raises:
+        CannotMake: it is not encoded so.
+    """
+    if how is Decoding.RAW:
+        return value
+    data = b"".join(value.reveal().split())
+    try:
+        if how is Decoding.BASE64:
+            return SecretValue(base64.b64decode(data, validate=True))
+        return SecretValue(binascii.unhexlify(data))
+    except (binascii.Error, ValueError):
+        pass  # raised below, without a context: its frames hold the value
+    raise CannotMake(f"the value is no {how.value}")
+
+
 def render(value: SecretValue, how: Decoding) -> tuple[bytes, bool]:
     """The file's bytes, and whether the decoding worked; where it does not, the value is served raw.
 
     ``az keyvault secret set --encoding base64 --value`` tags values that nobody encoded (PROTOCOL §4).
     """
-    raw = value.reveal()
     try:
-        if how is Decoding.BASE64:
-            return base64.b64decode(b"".join(raw.split()), validate=True), True
-        if how is Decoding.HEX:
-            return binascii.unhexlify(raw.strip()), True
-    except (binascii.Error, ValueError):
-        return raw, False
-    return raw, True
+        return decode(value, how).reveal(), True
+    except CannotMake:
+        return value.reveal(), False

@@ -1,0 +1,154 @@
+"""What a template may consist of, and which secrets it names: a walk over its syntax tree, before anything is rendered.
+
+It is Jinja2 less what could reach beyond the template (imports, attributes of objects, calls of anything but our own
+functions) and less what has no bound that can be seen (macros, recursive loops). Names of secrets are literals, so that
+the walk finds each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keyvaultfs.content.certificate import PARTS
+from keyvaultfs.content.field import parse
+from keyvaultfs.model import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from jinja2 import nodes
+
+_FORMS = {
+    "secret": "secret('NAME') or secret('NAME', 'FIELD')",
+    "part": "part('NAME', 'PART')",
+    "version": "version('NAME')",
+}
+"""How each function is written."""
+
+_NODES = frozenset(
+    "Template Output TemplateData For If Assign AssignBlock FilterBlock With"  # noqa: SIM905 - a list would have 38 lines
+    " Const Name Tuple List Dict Pair Keyword CondExpr Filter Test Call Getitem Getattr Slice Concat Compare Operand"
+    " Mul Div FloorDiv Add Sub Mod Pow And Or Not Neg Pos".split()
+)
+_LOOP = frozenset(
+    {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
+)
+
+
+class Mistake(ValueError):
+    """A template cannot be used. The text is about the template, which holds no secret.
+
+    Args:
+        line: where, from 1 on.
+        text: a sentence.
+    """
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A call of one of our functions in a template.
+
+    Args:
+        function: "secret", "part" or "version".
+        secret: the name, as it is written.
+        detail: the field, or the part; "" for none.
+    """
+
+    function: str
+    secret: str
+    detail: str = ""
+
+
+def uses(tree: nodes.Template, filters: Collection[str], tests: Collection[str]) -> tuple[Use, ...]:
+    """Check a template.
+
+    Args:
+        tree: its syntax tree.
+        filters: the names of those that it may use.
+        tests: likewise.
+
+    Returns:
+        Each call of one of our functions once, in the order of the text.
+
+    Raises:
+        Mistake: the first thing that is not allowed.
+    """
+    found: dict[Use, None] = {}
+    called: set[int] = set()
+    for node in _walk(tree):
+        kind = type(node).__name__
+        if kind not in _NODES:
+            raise Mistake(node.lineno or 1, f"a template cannot use {_spoken(kind)}")
+        if kind == "Call" and (use := _call(node)) is not None:
+            found[use] = None
+        if kind == "Call":
+            called.add(id(node.node))
+        elif kind == "Name":
+            _name(node, is_called=id(node) in called)
+        elif kind in ("Filter", "FilterBlock", "Test"):
+            _known(node, filters, tests)
+        elif kind == "Getattr" and (getattr(node.node, "name", None) != "loop" or node.attr not in _LOOP):
+            raise Mistake(node.lineno, "a template cannot use attributes, but for loop.index and its kin")
+        elif kind == "For" and node.recursive:
+            raise Mistake(node.lineno, "a template cannot use recursive loops")
+    return tuple(found)
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _walk(child)
+
+
+def _spoken(kind: str) -> str:
+    words = {"FromImport": "import", "CallBlock": "call", "NSRef": "namespaces", "Scope": "autoescape"}
+    return words.get(kind, kind.lower())
+
+
+def _name(node: nodes.Name, *, is_called: bool) -> None:
+    if node.name.startswith("_") or node.name == "self":
+        raise Mistake(node.lineno, "a name in a template cannot be self, or begin with _")
+    if node.name in (*_FORMS, "range") and not is_called:
+        form = _FORMS.get(node.name, "range(N)")
+        raise Mistake(node.lineno, f"{node.name} is a function of templates: {form}")
+
+
+def _known(node: Any, filters: Collection[str], tests: Collection[str]) -> None:
+    kind, names = ("test", tests) if type(node).__name__ == "Test" else ("filter", filters)
+    asked = node.filter if type(node).__name__ == "FilterBlock" else node
+    if asked.name not in names:
+        raise Mistake(node.lineno, f"a template has no {kind} {asked.name!r}")
+
+
+def _call(node: nodes.Call) -> Use | None:
+    """The use that a call is; None for ``range``."""
+    name = getattr(node.node, "name", None)
+    if name == "range":
+        return None
+    if name not in _FORMS:
+        raise Mistake(node.lineno, f"a template can call {', '.join(_FORMS)} and range, and nothing else")
+    words = [getattr(argument, "value", None) for argument in node.args]
+    most = 1 if name == "version" else 2
+    least = 2 if name == "part" else 1
+    wrong = node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None
+    if wrong or not least <= len(words) <= most or not all(isinstance(word, str) for word in words):
+        raise Mistake(node.lineno, f"{name} is written with its words in quotation marks: {_FORMS[name]}")
+    return _use(node.lineno, name, *(str(word) for word in words))
+
+
+def _use(line: int, function: str, secret: str, detail: str = "") -> Use:
+    if NAME_PATTERN.fullmatch(secret) is None:
+        raise Mistake(line, f"{secret!r} is no secret's name: 1 to 127 letters, digits and -")
+    if function == "part" and (detail not in PARTS or detail == "pfx"):
+        raise Mistake(line, f"a part in a template is one of {', '.join(PARTS[:-1])}")
+    if function == "secret" and detail:
+        try:
+            parse(detail)
+        except ValueError as exc:
+            raise Mistake(line, f"{detail!r}: {exc}") from None
+    return Use(function, secret, detail)
