@@ -325,7 +325,8 @@ class Keeper:
             unmounting.abort(self.presence.ours)
         if not unmounting.unmount(self.presence.ours):
             self._exit = 1
-            self.sink.say(_ERR, "another mount lies on this one, which stays beneath it, dead")
+            where = self.presence.ours.mountpoint
+            self._stop = f"{where} cannot be unmounted: another mount lies on it; it stays, dead"
         end = time.monotonic() + _STOP_SECONDS
         for life in self.succession.lives():
             self._end(life.process, end)

@@ -14,13 +14,20 @@ _SYSLOG = "/dev/log"
 _DAEMON_FACILITY = 3 << 3
 _LONGEST = 3000
 _ERR, _INFO = 3, 6
+_STDERR = 2
+
+
+def _is_the_journal(fd: int) -> bool:
+    """Whether a descriptor is the stream that systemd made to its journal, which reads priorities (systemd.exec(5))."""
+    found = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class Sink:
     """Takes lines with an sd-daemon(3) prefix such as ``<4>``. A line that nobody takes is lost, never waited for."""
 
     def __init__(self, *, foreground: bool) -> None:
-        self._keep_prefix = bool(os.environ.get("JOURNAL_STREAM"))
+        self._keep_prefix = _is_the_journal(_STDERR)
         self._path = "" if foreground else next((p for p in (_JOURNAL, _SYSLOG) if os.path.exists(p)), "")  # noqa: PTH110
         self._sock = None
         self._stderr = None
@@ -28,7 +35,7 @@ class Sink:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
         else:
-            self._stderr = Stderr()
+            self._stderr = Stderr(_STDERR)
 
     @property
     def on_stderr(self) -> bool:
@@ -53,6 +60,13 @@ class Sink:
         """Write what a slow reader of standard error has left over."""
         if self._stderr is not None:
             self._stderr.flush()
+
+    def close(self) -> None:
+        """Let what was opened go."""
+        if self._stderr is not None:
+            self._stderr.close()
+        if self._sock is not None:
+            self._sock.close()
 
     def _put(self, priority: int, text: str) -> None:
         text = ipc.one_line(text, _LONGEST)

@@ -14,7 +14,6 @@ import socket
 import stat
 from collections import deque
 
-_FD = 2
 _ATOMIC = 4096
 """PIPE_BUF: as much as this is written whole or not at all."""
 
@@ -24,8 +23,9 @@ _LINES = 256
 class Stderr:
     """Takes lines and keeps a few of them while the reader is slow."""
 
-    def __init__(self, fd: int = _FD) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._opened: int | None = None
         self._socket: socket.socket | None = None
         self._ask = False
         self._waiting: deque[bytes] = deque()
@@ -39,7 +39,7 @@ class Stderr:
     def _open_anew(self) -> bool:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with contextlib.suppress(OSError):  # another user's pipe, or no /proc
-            self._fd = os.open(f"/proc/self/fd/{self._fd}", flags)
+            self._fd = self._opened = os.open(f"/proc/self/fd/{self._fd}", flags)
             return True
         return False
 
@@ -70,6 +70,13 @@ class Stderr:
                 self._waiting[0] = rest
             else:
                 self._waiting.popleft()
+
+    def close(self) -> None:
+        """Let what was opened go; what was given stays open."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._opened is not None:
+            os.close(self._opened)
 
     def _put(self, data: bytes) -> int:
         if self._socket is not None:

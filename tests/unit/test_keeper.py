@@ -1,0 +1,539 @@
+"""The keeper's parts, without a mount: who serves, when it counts as mounted, and what a hostile worker may cause."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyvaultfs import ipc
+from keyvaultfs.keeper import lookup
+from keyvaultfs.keeper.allowance import Allowance
+from keyvaultfs.keeper.children import Children
+from keyvaultfs.keeper.guard import Guard
+from keyvaultfs.keeper.mail import Mail
+from keyvaultfs.keeper.notify import Notifier
+from keyvaultfs.keeper.readiness import Readiness, Verdict
+from keyvaultfs.keeper.sink import Sink
+from keyvaultfs.keeper.stderr import Stderr
+from keyvaultfs.keeper.succession import Act, Succession
+from keyvaultfs.keeper.supervisor import Step, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# --- who serves -----------------------------------------------------------------------------------------------------
+
+
+class Play:
+    """A keeper's turns, with names for workers."""
+
+    def __init__(self) -> None:
+        self.supervisor = Supervisor()
+        self.succession: Succession[str] = Succession(self.supervisor)
+        self.dead: set[str] = set()
+        self.now = 100.0
+        self.names = iter(["a", "b", "c", "d"])  # compared by identity
+        self.refuse = 0
+
+    def turn(self, seconds: float = 0.2) -> list[tuple[str, str]]:
+        self.now += seconds
+        done = []
+        for act, one in self.succession.turn(self.now, self.dead.__contains__):
+            process = one
+            if act is Act.START:
+                if self.refuse:
+                    self.refuse -= 1
+                    self.supervisor.not_started(self.now)
+                    continue
+                process = next(self.names)
+                self.succession.began(process, self.now)
+            assert process is not None
+            done.append((act.value, process))
+        return done
+
+    def stands_by(self, name: str) -> list[tuple[str, str]]:
+        life = self.succession.life(name)
+        assert life is not None
+        life.standby = True
+        return self.turn()
+
+    def beats(self) -> None:
+        self.supervisor.beat(self.now)
+
+
+@pytest.fixture
+def serving() -> Play:
+    play = Play()
+    assert play.turn() == [("start", "a")]
+    assert play.stands_by("a") == [("go", "a")]
+    play.beats()
+    assert play.succession.serves("a")
+    return play
+
+
+def test_a_dead_worker_is_buried_and_followed_in_the_same_turn(serving: Play) -> None:
+    serving.dead.add("a")
+    assert serving.turn() == [("bury", "a"), ("start", "b")]
+    assert not serving.succession.serves("b")
+    assert serving.stands_by("b") == [("go", "b")]
+
+
+def test_a_reload_retires_the_worker_only_when_its_successor_stands_by(serving: Play) -> None:
+    serving.succession.began("n", serving.now)
+    assert not serving.succession.may_reload()
+    assert serving.turn() == []
+    assert serving.stands_by("n") == [("retire", "a")]
+    assert serving.turn() == []
+    serving.dead.add("a")
+    assert serving.turn() == [("bury", "a"), ("go", "n")]
+    assert serving.succession.serves("n")
+
+
+def test_a_worker_that_does_not_retire_is_killed_once(serving: Play) -> None:
+    serving.succession.began("n", serving.now)
+    serving.stands_by("n")
+    serving.beats()
+    assert serving.turn(2.1) == [("kill", "a")]
+    serving.beats()
+    assert serving.turn(0.1) == []
+    assert serving.turn(1.1) == [("bury", "a"), ("go", "n")], (
+        "its death cannot be seen, and is not waited for"
+    )
+
+
+def test_a_successor_that_dies_leaves_the_worker_alone(serving: Play) -> None:
+    serving.succession.began("n", serving.now)
+    serving.dead.add("n")
+    assert serving.turn() == [("bury successor", "n")]
+    assert serving.succession.serves("a")
+    assert serving.succession.may_reload()
+
+
+def test_a_worker_without_heartbeats_is_killed_and_counts_as_dead_though_it_cannot_be_seen(
+    serving: Play,
+) -> None:
+    assert serving.turn(3.1) == [("kill hanging", "a")]
+    assert serving.turn(0.5) == []
+    assert serving.turn(0.6) == [("bury", "a"), ("start", "b")]
+
+
+def test_a_start_that_fails_is_tried_again_for_as_long_as_it_takes(serving: Play) -> None:
+    serving.dead.add("a")
+    serving.refuse = 30
+    assert serving.turn() == [("bury", "a")]
+    started: list[tuple[str, str]] = []
+    while not started:
+        started = serving.turn(1.0)
+        assert serving.supervisor.step(serving.now) is not Step.GIVE_UP
+    assert started == [("start", "b")]
+
+
+def test_a_mount_that_never_had_a_worker_gives_up() -> None:
+    play = Play()
+    play.refuse = 1000
+    for _ in range(60):
+        play.turn(1.0)
+    assert play.supervisor.step(play.now) is Step.GIVE_UP
+    assert play.refuse > 980
+
+
+# --- when it counts as mounted --------------------------------------------------------------------------------------
+
+
+def readiness(*, strict: bool = False, foreground: bool = False) -> Readiness:
+    return Readiness(strict=strict, foreground=foreground, timeout=10)
+
+
+def test_a_mount_needs_an_answer_and_a_first_look_at_the_vault() -> None:
+    one = readiness()
+    one.answered()
+    one.probed("")
+    assert one.verdict(0) is None, "no worker serves"
+    one = readiness()
+    one.serving(0)
+    assert one.open
+    one.answered()
+    assert not one.open
+    assert one.verdict(1) is None
+    assert one.probed("") == ""
+    assert one.verdict(1) == Verdict(mounted=True, words="")
+    assert one.verdict(9) is None, "said once"
+
+
+def test_the_first_look_is_not_waited_for_long_and_not_at_all_in_the_foreground() -> None:
+    one = readiness()
+    one.serving(0)
+    one.answered()
+    assert one.verdict(1.9) is None
+    assert one.verdict(2.1) == Verdict(mounted=True, words="")
+    one = readiness(foreground=True)
+    one.serving(0)
+    one.answered()
+    assert one.verdict(0) == Verdict(mounted=True, words="")
+    assert "no route" in one.probed("no route"), "the log says it later"
+    assert one.probed("no route") == ""
+
+
+def test_what_the_first_look_finds_warns_or_decides() -> None:
+    one = readiness()
+    one.serving(0)
+    one.answered()
+    one.probed("no route")
+    verdict = one.verdict(0)
+    assert verdict is not None
+    assert verdict.mounted
+    assert "no route" in verdict.words
+    for foreground in (False, True):
+        one = readiness(strict=True, foreground=foreground)
+        one.serving(0)
+        one.answered()
+        assert one.verdict(11) is None
+        late = one.verdict(12.1)
+        assert late is not None
+        assert not late.mounted
+        one = readiness(strict=True, foreground=foreground)
+        one.serving(0)
+        assert one.probed("no route") == ""
+        refused = one.verdict(0)
+        assert refused is not None
+        assert not refused.mounted
+        assert "no route" in refused.words
+
+
+# --- no exception ends the loop -------------------------------------------------------------------------------------
+
+
+def test_a_failing_step_is_said_once_a_minute_by_type_and_never_by_text() -> None:
+    said: list[str] = []
+    now = 0.0
+    guard = Guard(said.append, lambda: now)
+
+    def step(text: str) -> None:
+        int(text)
+
+    for _ in range(100):
+        guard.run(step, "p@ss")
+    assert len(said) == 1
+    assert "ValueError" in said[0]
+    assert "step" in said[0]
+    assert "p@ss" not in said[0]
+    now = 61.0
+    guard.run(step, "p@ss")
+    assert "99 times more" in said[1]
+    guard.run(step, "1")
+    guard.run(os.close, -1)
+    assert "Bad file descriptor" in said[2]
+
+
+def test_not_even_a_log_that_fails_ends_it() -> None:
+    def say(_: str) -> None:
+        raise MemoryError
+
+    Guard(say).run(os.close, -1)
+
+
+# --- what a worker sends --------------------------------------------------------------------------------------------
+
+
+class FakeWorker:
+    """The keeper's end of a worker that the test plays."""
+
+    def __init__(self) -> None:
+        self.pid = 4242
+        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.theirs.setblocking(False)
+        self.channel = ipc.Channel(ours)
+        self.channel_open = self.log_open = True
+        self.log_fd = 99
+        self.lines: list[str] = []
+
+    def log_lines(self) -> list[str]:
+        return self.lines
+
+    def close(self) -> None:
+        self.channel.sock.close()
+        self.theirs.close()
+
+
+class FakeSink:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.lines: list[str] = []
+
+    def say(self, _: int, text: str) -> None:
+        self.said.append(text)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def worker() -> Iterator[Any]:
+    one = FakeWorker()
+    yield one
+    one.close()
+
+
+def digits(count: int) -> bytes:
+    return b'{"kind": "heartbeat", "causes": ' + b"9" * count + b"}"
+
+
+NOISE = [
+    b"\x00",
+    b"\xff\xfe",
+    b"null",
+    b"[]",
+    b"{}",
+    b"7",
+    b'"kind"',
+    b"NaN",
+    b'{"kind": null}',
+    b'{"kind": 1}',
+    b'{"kind": ["heartbeat"]}',
+    b'{"kind": {"kind": "heartbeat"}}',
+    b'{"kind": "' + b"k" * 65 + b'"}',
+    b"[" * 60_000,
+    b'{"kind": ' * 10_000,
+    digits(100_000),
+    b'{"kind": "heartbeat"',
+    b"x" * (ipc.MAX_DATAGRAM + 1),
+]
+
+
+@pytest.mark.parametrize("data", NOISE, ids=lambda data: ascii(data[:20]))
+def test_what_is_no_message_is_noise_and_the_next_one_is_read(data: bytes, worker: Any) -> None:
+    mail = Mail(sink := FakeSink())  # type: ignore[arg-type]
+    worker.theirs.send(data)
+    worker.theirs.send(b'{"kind": "heartbeat", "causes": "x"}')
+    (message,) = mail.messages(worker, 0)
+    assert (message.kind, message.text("causes")) == ("heartbeat", "x")
+    assert len(sink.said) == 1
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_any_bytes_are_a_message_or_noise(data: bytes) -> None:
+    one = FakeWorker()
+    try:
+        one.theirs.send(data)
+        list(Mail(FakeSink()).messages(one, 0))  # type: ignore[arg-type]
+    finally:
+        one.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_a_field_is_what_was_asked_for_or_noise(found: object) -> None:
+    data = json.dumps({"kind": "k", "field": found}).encode()
+    one = FakeWorker()
+    try:
+        one.theirs.send(data)
+        (message,) = Mail(FakeSink()).messages(one, 0)  # type: ignore[arg-type]
+        for read in (message.text, message.texts):
+            try:
+                got = read("field")
+            except ipc.Noise:
+                continue
+            for text in [got] if isinstance(got, str) else got:
+                assert text.isprintable()
+                assert len(text) <= 1001
+    finally:
+        one.close()
+
+
+def test_a_flood_of_messages_is_left_in_the_socket(worker: Any) -> None:
+    mail = Mail(FakeSink())  # type: ignore[arg-type]
+    read, now = 0, 0.0
+    for _ in range(50):
+        for _ in range(200):
+            try:
+                worker.theirs.send(b'{"kind": "poke"}')
+            except BlockingIOError:
+                break
+        if worker.channel.sock.fileno() in mail.wanted(worker, now):
+            read += len(list(mail.messages(worker, now)))
+        now += 0.01
+    assert 100 <= read <= 600
+    assert worker.log_fd in mail.wanted(worker, now)
+
+
+def test_a_worker_that_hangs_up_is_waited_for_no_more(worker: Any) -> None:
+    mail = Mail(FakeSink())  # type: ignore[arg-type]
+    worker.theirs.close()
+    assert list(mail.messages(worker, 0)) == []
+    assert worker.channel.sock.fileno() not in mail.wanted(worker, 1)
+
+
+def test_a_flood_of_log_lines_is_cut_and_counted(worker: Any) -> None:
+    mail = Mail(sink := FakeSink())  # type: ignore[arg-type]
+    worker.lines = ["line"] * 5000
+    mail.pass_log(worker)
+    assert 2000 <= len(sink.lines) < 4000
+    worker.lines = ["after"]
+    mail._lines = Allowance(1, 1)
+    mail.pass_log(worker)
+    assert "lines of the worker were too many" in sink.said[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "../../etc", "a\nb", "a\0b", "a" * 256, ".keyvaultfs", "\udc80", "a b"]
+)
+def test_what_is_no_name_of_ours_is_not_looked_up(name: str) -> None:
+    assert not lookup.is_name(name)
+
+
+def test_names_of_ours_are_looked_up() -> None:
+    assert all(lookup.is_name(name) for name in ("pw", "A-1", "server.key", "a_b", "a" * 127))
+
+
+def test_helpers_have_a_bound() -> None:
+    children = Children()
+    admitted = 0
+    for pid in range(10**9, 10**9 + 1000):
+        if children.admit(0):
+            admitted += 1
+            children.add(pid)
+    assert admitted == 16
+    ended = children.reap()
+    assert len(ended) == 16, "they are no children of ours, and forgotten"
+    assert sum(children.admit(0) for _ in range(1000)) < 200
+
+
+def test_a_longer_message_is_not_sent_and_nothing_breaks(worker: Any) -> None:
+    channel = ipc.Channel(worker.theirs)
+    assert not channel.send("heartbeat", causes="x" * ipc.MAX_DATAGRAM)
+    assert channel.send("heartbeat", causes="x")
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+
+def fill(fd: int) -> None:
+    os.set_blocking(fd, False)
+    try:
+        while True:
+            os.write(fd, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(fd, True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "hidden pipe"])
+def test_a_standard_error_that_nobody_reads_is_not_waited_for(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "socket":
+        reader, writer = socket.socketpair()
+        reading, writing = reader.detach(), writer.detach()
+    else:
+        reading, writing = os.pipe()
+    if kind == "hidden pipe":
+        monkeypatch.setattr(Stderr, "_open_anew", lambda _: False)
+    stderr = Stderr(writing)
+    fill(writing)
+    signal.alarm(10)
+    try:
+        for number in range(1000):
+            stderr.write(b"line %d\n" % number)
+        assert not fcntl.fcntl(writing, fcntl.F_GETFL) & os.O_NONBLOCK, "that is not ours to set"
+        os.set_blocking(reading, False)
+        text = b""
+        for _ in range(1000):
+            try:
+                text += os.read(reading, 1 << 20)
+            except BlockingIOError:
+                break
+            stderr.flush()
+    finally:
+        signal.alarm(0)
+    lines = text.lstrip(b"x").split(b"\n")
+    assert lines[0] == b"line 0"
+    assert b"744 lines of this log are lost" in text
+    os.close(reading)
+    stderr.write(b"nobody is there")
+    stderr.close()
+    os.close(writing)
+
+
+def test_a_file_is_appended_to_where_its_others_are(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w+b") as file:
+        file.write(b"before\n")
+        file.flush()
+        stderr = Stderr(file.fileno())
+        stderr.write(b"line")
+        file.write(b"after\n")
+        file.flush()
+        stderr.close()
+        assert (tmp_path / "log").read_bytes() == b"before\nline\nafter\n"
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A sink on standard error as the journal has it, and what it wrote."""
+    reading, writing = os.pipe()
+    found = os.fstat(writing)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    monkeypatch.setattr("keyvaultfs.keeper.sink._STDERR", writing)
+    sink = Sink(foreground=True)
+
+    def lines(text: str) -> bytes:
+        sink.line(text)
+        return os.read(reading, 1 << 20)
+
+    yield lines
+    sink.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_workers_line_forges_no_other_and_wakes_nobody(logged: Any) -> None:
+    assert logged("<4>plain") == b"<4>plain\n"
+    assert logged("<0>wake up") == b"<3>wake up\n"
+    assert logged("<\u00b2>odd") == "<6><\u00b2>odd\n".encode()
+    assert logged("<9>odd") == b"<6><9>odd\n"
+    forged = logged("<6>a\nMESSAGE=b\r\x1b[2J\u2028c\udc80\x85")
+    assert forged.count(b"\n") == 1
+    assert b"\x1b" not in forged
+    assert forged.decode().rstrip("\n").isprintable()
+    assert len(logged("x" * 100_000)) < 4096
+
+
+def test_no_text_adds_an_assignment_for_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notifier = Notifier()
+        notifier.status("fine\nMAINPID=1")
+        assert systemd.recv(4096) == b"STATUS=fine MAINPID=1"
+        for number in range(100):
+            notifier.status(f"flood {number}")
+        notifier.send("READY=1")
+        assert systemd.recv(4096) == b"READY=1", "a status a second is enough"
+
+
+def test_an_allowance_fills_up_again() -> None:
+    allowance = Allowance(10, 5)
+    assert sum(allowance.take(0) for _ in range(100)) == 5
+    assert allowance.refused == 95
+    assert sum(allowance.take(0.3) for _ in range(100)) == 3
+    rng = random.Random(1)
+    now, taken = 0.3, 0
+    while now < 10.3:
+        now += rng.random() / 100
+        taken += allowance.take(now)
+    assert 95 <= taken <= 105
