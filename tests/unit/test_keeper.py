@@ -384,10 +384,11 @@ def test_a_flood_of_log_lines_is_cut_and_counted(worker: Any) -> None:
     worker.lines = ["line"] * 5000
     mail.pass_log(worker)
     assert 2000 <= len(sink.lines) < 4000
-    worker.lines = ["after"]
-    mail._lines = Allowance(1, 1)
+    mail.tell_what_is_lost(1)
     mail.pass_log(worker)
-    assert "lines of the worker were too many" in sink.said[0]
+    mail.tell_what_is_lost(2)
+    assert len(sink.said) == 1
+    assert "log lines of the worker were too many" in sink.said[0]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ _MESSAGES_A_SECOND, _MESSAGE_BURST = 200.0, 400.0
 _LINES_A_SECOND, _LINE_BURST = 200.0, 2000.0
 _IN_A_TURN = 64
 _REST_SECONDS = 0.2
+_TELL_SECONDS = 5.0
 
 
 class Mail:
@@ -40,6 +41,7 @@ class Mail:
         self._rest_until = 0.0
         self._noisy: set[int] = set()
         self._untold = 0
+        self._tell_next = 0.0
 
     def wanted(self, process: WorkerProcess, now: float) -> list[int]:
         """The descriptors to wait for."""
@@ -75,16 +77,19 @@ class Mail:
             self._note(process)
 
     def pass_log(self, process: WorkerProcess) -> None:
-        """Hand its new log lines on, and say how many were too many."""
+        """Hand its new log lines on, as many as are allowed."""
         now = time.monotonic()
         for line in process.log_lines():
             if not self._lines.take(now):
                 self._untold += 1
                 continue
-            if self._untold:
-                self._sink.say(_WARNING, f"{self._untold} log lines of the worker were too many and are lost")
-                self._untold = 0
             self._sink.line(line)
+
+    def tell_what_is_lost(self, now: float) -> None:
+        """Say how many log lines were too many, every few seconds."""
+        if self._untold and now >= self._tell_next:
+            self._sink.say(_WARNING, f"{self._untold} log lines of the worker were too many and are lost")
+            self._untold, self._tell_next = 0, now + _TELL_SECONDS
 
     def _note(self, process: WorkerProcess) -> None:
         if process.pid not in self._noisy:

@@ -307,8 +307,9 @@ class Keeper:
         self._tell_mounted(0, "" if self.sink.on_stderr else verdict.words)
 
     def _tick(self) -> None:
-        self.sink.flush()
         now = time.monotonic()
+        self.mail.tell_what_is_lost(now)
+        self.sink.flush()
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:
             self._next_watchdog = now + period / 2
