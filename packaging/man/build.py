@@ -11,7 +11,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src"
 PAGES = ("keyvaultfs.1", "mount.keyvaultfs.8", "keyvaultfs.toml.5")
-_MARK = ".. options::\n"
+EXAMPLE = HERE.parent / "config/files.toml"
+_MARK, _EXAMPLE_MARK = ".. options::\n", ".. example::\n"
 
 
 def option_list() -> str:
@@ -41,6 +42,8 @@ def render(page: str) -> str:
     if text.count(_MARK) != 1:
         raise ValueError(f"{page}.rst: one line {_MARK!r} is wanted")
     text = text.replace(_MARK, option_list())
+    example = EXAMPLE.read_text(encoding="utf-8")
+    text = text.replace(_EXAMPLE_MARK, "".join(f"    {line}" for line in example.splitlines(keepends=True)))
     settings = {"output_encoding": "unicode", "halt_level": 2, "report_level": 2, "datestamp": None}
     settings |= {"_disable_config": True, "smart_quotes": False}
     roff: str = publish_string(text, writer=manpage.Writer(), settings_overrides=settings)

@@ -27,6 +27,11 @@ class Stored:
     values: dict[Version, bytes]
     properties: Properties
     changed: float
+    created: dict[Version, int | None] = field(default_factory=dict)
+
+    def of(self, version: Version) -> Properties:
+        """The properties of a version: its own date, and otherwise the current one's."""
+        return replace(self.properties, created=self.created.get(version))
 
 
 @dataclass
@@ -66,8 +71,9 @@ class FakeVault:
         created = self.wall()
         properties = Properties(created=created, updated=created)
         self.secrets[name.lower()] = Stored(
-            SecretName(name), version, values, properties, trio.current_time()
-        )
+            SecretName(name), version, values, properties, trio.current_time(),
+            (old.created if old else {}) | {version: created},
+        )  # fmt: skip
         self.history.append((trio.current_time(), name.lower(), value.encode()))
         return version
 
@@ -126,7 +132,7 @@ class FakeVault:
         if stored is None or version not in stored.values:
             raise NotFound("SecretNotFound")
         return Secret(
-            stored.name, version, SecretValue(stored.values[version]), stored.properties, float(self.wall())
+            stored.name, version, SecretValue(stored.values[version]), stored.of(version), float(self.wall())
         )
 
     async def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
@@ -145,4 +151,4 @@ class FakeVault:
         """See `SecretSource`."""
         await self._answer("versions", name.key)
         stored = self.secrets.get(name.key)
-        return () if stored is None else tuple(VersionItem(one, stored.properties) for one in stored.values)
+        return () if stored is None else tuple(VersionItem(one, stored.of(one)) for one in stored.values)

@@ -315,12 +315,12 @@ class Cache:
                 self.fetches.soon(ahead)
 
     def _load(self) -> None:
-        for stored in self.store:
-            record = self.record(stored.name)
+        for name, stored in self.store.secrets():
+            record = self.record(name)
             checked = stored.checked - self.shift
             if checked > record.checked:
                 record.name, record.version, record.properties = (
-                    stored.name,
+                    name,
                     stored.version,
                     stored.properties,
                 )

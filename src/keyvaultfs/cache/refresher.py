@@ -198,11 +198,11 @@ class Refresher:
                     cache.store.drop(record.name, record.version)
                 del cache.records[key]
                 self._released.discard(key)
-        for stored in cache.store:
-            current = cache.records.get(stored.name.key)
+        for name, stored in cache.store.secrets():
+            current = cache.records.get(name.key)
             is_current = current is not None and current.version == stored.version
-            if not is_current and (stored.name.key, stored.version) not in held:
-                cache.store.drop(stored.name, stored.version)
+            if not is_current and (name.key, stored.version) not in held:
+                cache.store.drop(name, stored.version)
 
 
 def _outlived(verdict: Exception | None, item: ListItem) -> bool:

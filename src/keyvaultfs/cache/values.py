@@ -32,11 +32,28 @@ _SMALLEST = 64 * _PAGE
 _WORTH_COMPACTING = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """Stands in the place of a secret's name for bytes that a file was made of. No secret's name has a slash."""
+
+    path: str
+
+    @property
+    def key(self) -> str:
+        """Apart from every folded name."""
+        return "/" + self.path
+
+    @property
+    def spelling(self) -> str:
+        """As it is written down."""
+        return self.path
+
+
 @dataclass(slots=True)
 class Stored:
     """A value's record. `checked` is in seconds of CLOCK_MONOTONIC, which all processes share."""
 
-    name: SecretName
+    name: SecretName | FileKey
     version: Version
     properties: Properties
     racy: bool
@@ -81,11 +98,23 @@ class ValueStore:
     def __iter__(self) -> Iterator[Stored]:
         return iter(tuple(self._records.values()))
 
+    def secrets(self) -> Iterator[tuple[SecretName, Stored]]:
+        """The values of secrets."""
+        for stored in tuple(self._records.values()):
+            if isinstance(stored.name, SecretName):
+                yield stored.name, stored
+
+    def made(self) -> Iterator[tuple[FileKey, Stored]]:
+        """The bytes that files were made of."""
+        for stored in tuple(self._records.values()):
+            if isinstance(stored.name, FileKey):
+                yield stored.name, stored
+
     def fileno(self) -> int:
         """The memfd."""
         return self._fd
 
-    def get(self, name: SecretName, version: Version) -> SecretValue | None:
+    def get(self, name: SecretName | FileKey, version: Version) -> SecretValue | None:
         """A value; it counts as used. The same object for all who use it at the same time."""
         key = (name.key, version)
         stored = self._records.get(key)
@@ -98,13 +127,13 @@ class ValueStore:
             self._given[key] = value
         return value
 
-    def has(self, name: SecretName, version: Version) -> bool:
+    def has(self, name: SecretName | FileKey, version: Version) -> bool:
         """Whether `get` would find it."""
         return (name.key, version) in self._records
 
     def put(
         self,
-        name: SecretName,
+        name: SecretName | FileKey,
         version: Version,
         value: SecretValue,
         properties: Properties,
@@ -114,7 +143,13 @@ class ValueStore:
     ) -> None:
         """Keep a value, in the place of an earlier record of the same version."""
         meta = json.dumps(
-            {"n": name.spelling, "v": version, "r": racy, "p": _packed(properties)}, separators=(",", ":")
+            {
+                "f" if isinstance(name, FileKey) else "n": name.spelling,
+                "v": version,
+                "r": racy,
+                "p": _packed(properties),
+            },
+            separators=(",", ":"),
         ).encode()
         raw = value.reveal()
         length = -(-(_RECORD.size + len(meta) + len(raw)) // 8) * 8
@@ -135,14 +170,14 @@ class ValueStore:
             name, version, properties, racy, checked, start, length, body + len(meta), len(raw)
         )
 
-    def check(self, name: SecretName, version: Version, checked: float) -> None:
+    def check(self, name: SecretName | FileKey, version: Version, checked: float) -> None:
         """A value was found to be still the current one."""
         stored = self._records.get((name.key, version))
         if stored is not None:
             stored.checked = checked
             self._map[stored.start + _CHECKED : stored.start + _RECORD.size] = struct.pack("<d", checked)
 
-    def drop(self, name: SecretName, version: Version) -> None:
+    def drop(self, name: SecretName | FileKey, version: Version) -> None:
         """Forget a value; its bytes become zeros."""
         stored = self._records.pop((name.key, version), None)
         if stored is None:
@@ -154,12 +189,15 @@ class ValueStore:
         self._dead += stored.length
 
     def clear(self) -> int:
-        """Forget all; returns how many there were."""
-        number = len(self._records)
-        for stored in tuple(self._records.values()):
-            self.drop(stored.name, stored.version)
+        """Forget all values of secrets; returns how many there were.
+
+        What files were made of stays: an edition never changes its bytes, and not all can be made again to the letter.
+        """
+        found = tuple(self.secrets())
+        for name, stored in found:
+            self.drop(name, stored.version)
         self._compact(0)
-        return number
+        return len(found)
 
     def _make_room(self, length: int, value_length: int) -> None:
         while self._records and self.live + value_length > self._limit:
@@ -223,7 +261,8 @@ class ValueStore:
                 break
             if state == _LIVE and zlib.crc32(self._map[body:end]) == crc:
                 data = json.loads(self._map[body : body + meta_length])
-                name, version = SecretName(data["n"]), Version(data["v"])
+                name = FileKey(data["f"]) if "f" in data else SecretName(data["n"])
+                version = Version(data["v"])
                 self._records[name.key, version] = Stored(
                     name, version, _unpacked(data["p"]), data["r"], checked, position, length, body + meta_length,
                     value_length,

@@ -121,7 +121,7 @@ def launch(
         )
     own = dict(parsed.own)
     path = own.pop("config", None)
-    written = file.load(path) if path is not None else None
+    written = None if path is None else _written(path)
     vault = vault or (written.vault if written else None)
     mountpoint = mountpoint or (written.mountpoint if written else None)
     if vault is None or mountpoint is None:
@@ -140,6 +140,14 @@ def launch(
     )
     _check_vault(vault, file.settings(ready))
     return ready, parsed.notes
+
+
+def _written(path: str) -> file.Configuration:
+    if file.Document(path).laid_out:
+        from keyvaultfs.settings import layout
+
+        layout.check(path)
+    return file.load(path)
 
 
 def _check_vault(vault: str, settings: options.Settings) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from keyvaultfs.settings.places import Path
 
 _NAMES = ("vault", "mountpoint")
+LAYOUT_KEYS = ("only_files", "rules", "map", "files")
+"""Keys that are no options: they describe what the mount shows, and `layout` reads them."""
 _DECODER_PLACE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
 
 
@@ -59,6 +61,16 @@ class Document:
 
         self._mistakes.append((Places(self._text).line(place), words))
 
+    @property
+    def laid_out(self) -> bool:
+        """Whether it describes a tree."""
+        return any(key in self.data for key in LAYOUT_KEYS)
+
+    @property
+    def sound(self) -> bool:
+        """Whether no mistake was noted."""
+        return not self._mistakes
+
     def check(self) -> None:
         """Tell what is wrong.
 
@@ -96,6 +108,8 @@ def configuration(document: Document) -> Configuration:
     named: dict[str, str] = {}
     own: dict[str, str] = {}
     for key, value in document.data.items():
+        if key in LAYOUT_KEYS:
+            continue
         try:
             if key in _NAMES:
                 named[key] = _word(key, value)

@@ -28,9 +28,16 @@ _HIGHEST_ID = (1 << 32) - 2
 _LARGEST_URL_FILE = 4096
 
 JOURNAL = "journal"
+NAME_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+"""Of a secret's name."""
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A TOML value that is to be text.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(value, str):
         raise ValueError("text, in quotation marks")
     return value
@@ -102,7 +109,7 @@ class Kind:
     unit: str
     parse: Callable[[str], Any]
     show: Callable[[Any], str] = str
-    toml: Callable[[Any], str] = _as_text
+    toml: Callable[[Any], str] = as_text
     anchored: Callable[[str, str], str] = _anywhere
     quoted: Callable[[str], str] = _plain
     exposed: Callable[[str], bool] = _never
@@ -195,7 +202,7 @@ def words(unit: str, *allowed: str) -> Kind:
             raise ValueError(f"{', '.join(allowed[:-1])} or {allowed[-1]}")
         return text
 
-    return Kind(unit=unit, parse=parse, toml=_as_word if "yes" in allowed else _as_text, offers=allowed)
+    return Kind(unit=unit, parse=parse, toml=_as_word if "yes" in allowed else as_text, offers=allowed)
 
 
 def _numbered(text: str, find: Callable[[str], int], what: str) -> int:

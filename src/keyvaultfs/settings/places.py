@@ -66,6 +66,7 @@ class Places:
         path: Path = ()
         for key in outer:
             path = (*path, key)
+            self._note(path, start)
             if path in arrays:
                 path = (*path, arrays[path] - 1)
         path = (*path, last)

@@ -1,0 +1,69 @@
+"""A rotation of a secret -> the files that show something else now, all of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.files.tree import File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keyvaultfs.cache.cache import Rotated
+    from keyvaultfs.files.editions import Editions
+    from keyvaultfs.files.tree import Tree
+    from keyvaultfs.model import SecretName
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A file no longer shows `old`. `new` is None when it shows nothing, or nobody has asked for what."""
+
+    file: File
+    old: str | None
+    new: str | None
+
+
+class Changes:
+    """Joins what the cache says of secrets with the files that are made of them."""
+
+    def __init__(self, tree: Tree, editions: Editions) -> None:
+        self._tree = tree
+        self._editions = editions
+        self._named: dict[str, list[File]] = {}
+        for file in tree.named.values():
+            for source in dict.fromkeys(file.recipe.sources):
+                if source.version is None:
+                    self._named.setdefault(source.name.key, []).append(file)
+
+    def files_of(self, name: SecretName) -> Iterator[File]:
+        """The files that change with a secret: named, mapped and the flat one."""
+        yield from self._named.get(name.key, ())
+        for directory in self._tree.directories.values():
+            if directory.lists:
+                for _, file in self._tree.shown(directory, name):
+                    yield file
+
+    def of(self, event: Rotated) -> tuple[Changed, ...]:
+        """What changes with a rotation. A file that cannot be made of the new version still shows its last edition."""
+        found = []
+        for file in self.files_of(event.name):
+            if file.recipe.plain and file.recipe.sources[0].current:
+                found.append(Changed(file, event.old, event.new))
+                continue
+            known = self._editions.peek(file)
+            if file.path not in self._editions.broken:
+                found.append(Changed(file, None, None if known is None else known.id))
+        return tuple(found)
+
+    async def follow(
+        self, rotated: trio.MemoryReceiveChannel[Rotated], into: trio.MemorySendChannel[tuple[Changed, ...]]
+    ) -> None:
+        """Tell what changes, a set for each rotation. Runs until cancelled."""
+        async for event in rotated:
+            changed = self.of(event)
+            if changed:
+                into.send_nowait(changed)

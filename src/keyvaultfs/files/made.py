@@ -1,0 +1,45 @@
+"""Bytes that were made of secrets, beside the secrets' own values: in memory that a successor finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyvaultfs.cache.values import FileKey
+from keyvaultfs.model import Properties, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyvaultfs.cache.values import ValueStore
+    from keyvaultfs.model import SecretValue
+
+_NOTHING = Properties()
+
+
+class Made:
+    """Bytes by file and edition.
+
+    Some cannot be made again to the letter: a PFX has salts. So none goes while anybody may come back to its edition,
+    but for want of room.
+    """
+
+    def __init__(self, store: ValueStore) -> None:
+        self._store = store
+
+    def get(self, key: str, edition: str) -> SecretValue | None:
+        """What was made of an edition of a file."""
+        return self._store.get(FileKey(key), Version(edition))
+
+    def put(self, key: str, edition: str, value: SecretValue) -> None:
+        """Keep it."""
+        self._store.put(FileKey(key), Version(edition), value, _NOTHING, racy=False, checked=0.0)
+
+    def sweep(self, needed: Callable[[str, str], bool]) -> None:
+        """Let those go that nobody needs.
+
+        Args:
+            needed: of a file's key and an edition.
+        """
+        for name, stored in self._store.made():
+            if not needed(name.path, stored.version):
+                self._store.drop(name, stored.version)

@@ -1,0 +1,163 @@
+"""Which version of a secret a source means now, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict, judge
+from keyvaultfs.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keyvaultfs.cache.cache import Cache, Entry
+    from keyvaultfs.files.recipes import Source
+    from keyvaultfs.model import Properties, SecretName, Version, VersionItem
+
+NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A version of a secret that is in an edition. Times in seconds of trio's clock.
+
+    Attributes:
+        checked: when the request was sent that last found it right.
+        expires: until when no check is needed; for a stale one, when the next try is due.
+    """
+
+    source: Source
+    name: SecretName
+    version: Version
+    properties: Properties
+    checked: float
+    expires: float
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """The versions of a secret, as they were when `current` was its current one."""
+
+    items: tuple[VersionItem, ...]
+    current: Version
+    checked: float
+
+
+class Sources:
+    """Joins sources with the cache.
+
+    Args:
+        tags: a secret without one of them is none of this mount's.
+    """
+
+    def __init__(self, cache: Cache, tags: tuple[tuple[str, str], ...] = ()) -> None:
+        self._cache = cache
+        self._tags = tags
+        self._pinned: dict[tuple[str, str], Part] = {}
+        self._versions: dict[str, _Versions] = {}
+
+    def shows(self, tags: Mapping[str, str]) -> bool:
+        """Whether a secret with these tags is one of this mount's."""
+        return all(tags.get(key) == value for key, value in self._tags)
+
+    def known(self, source: Source) -> Part | None:
+        """What may be served while nobody answers; never waits."""
+        entry = self._cache.peek(source.name)
+        if source.current:
+            return None if entry is None or not self.shows(entry.properties.tags) else _part(source, entry)
+        version = source.version
+        if source.previous:
+            versions = self._versions.get(source.name.key)
+            if versions is None or entry is None or versions.current != entry.version:
+                return None
+            version = _previous(versions, source.previous)
+        part = None if version is None else self._pinned.get((source.name.key, version))
+        return None if part is None else self._aged(replace(part, source=source))
+
+    async def get(self, source: Source) -> Part:
+        """The version that a source means: fresh, or stale while nobody answers.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`; NotFound while there is no such version.
+        """
+        if source.version is not None:
+            return await self._of_version(source, source.version)
+        entry = await self._cache.get(source.name)
+        if not self.shows(entry.properties.tags):
+            raise NotFound("NotShown")
+        if not source.previous:
+            return _part(source, entry)
+        version = _previous(await self._all_versions(entry), source.previous)
+        if version is None:
+            raise NotFound("NoPreviousVersion")
+        part = await self._of_version(source, version)
+        return replace(part, expires=min(part.expires, entry.expires), stale=part.stale or entry.stale)
+
+    def forget(self) -> None:
+        """Drop what is known."""
+        self._pinned.clear()
+        self._versions.clear()
+
+    async def _all_versions(self, entry: Entry) -> _Versions:
+        key, now = entry.name.key, trio.current_time()
+        known = self._versions.get(key)
+        if known is not None and known.current == entry.version:
+            if now - known.checked < self._cache.limits.ttl:
+                return known
+        else:
+            known = None
+        try:
+            items = await self._cache.versions(entry.name)
+        except NOBODY_ANSWERED:
+            if known is None or judge(known.checked, now, self._cache.limits) is Verdict.GONE:
+                raise
+            return known
+        found = self._versions[key] = _Versions(items, entry.version, now)
+        return found
+
+    async def _of_version(self, source: Source, version: Version) -> Part:
+        key, now = (source.name.key, version), trio.current_time()
+        known = self._pinned.get(key)
+        if known is not None and now < known.expires:
+            return replace(known, source=source)
+        try:
+            properties = (await self._cache.version(source.name, version)).properties
+        except NOBODY_ANSWERED:
+            aged = None if known is None else self._aged(known)
+            if aged is None:
+                raise
+            self._pinned[key] = aged
+            return replace(aged, source=source)
+        if not self.shows(properties.tags):
+            raise NotFound("NotShown")
+        part = Part(source, source.name, version, properties, now, now + self._cache.limits.ttl, stale=False)
+        self._pinned[key] = part
+        return part
+
+    def _aged(self, part: Part) -> Part | None:
+        now = trio.current_time()
+        verdict = judge(part.checked, now, self._cache.limits)
+        if verdict is Verdict.GONE:
+            return None
+        return part if verdict is Verdict.FRESH else replace(part, expires=now + FAILURE_SECONDS, stale=True)
+
+
+def _part(source: Source, entry: Entry) -> Part:
+    return Part(
+        source, entry.name, entry.version, entry.properties, entry.checked, entry.expires, entry.stale
+    )
+
+
+def _previous(versions: _Versions, count: int) -> Version | None:
+    """The version that stands `count` places behind the current one; ids are random, so `created` tells the order."""
+    current = next((item for item in versions.items if item.version == versions.current), None)
+    newest = None if current is None else current.properties.created
+    older = [item for item in versions.items if item.version != versions.current]
+    if newest is not None:
+        older = [item for item in older if (item.properties.created or 0) <= newest]
+    older.sort(key=lambda item: item.properties.created or 0, reverse=True)
+    return older[count - 1].version if len(older) >= count else None

@@ -1,0 +1,171 @@
+"""Paths -> files and directories. A named file is there without a question to the vault: its secret may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keyvaultfs.files import names
+from keyvaultfs.files.recipes import OneSecret, Source
+from keyvaultfs.files.rules import NO_LOOK, Look, Rule, look
+from keyvaultfs.model import SecretName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from keyvaultfs.files.names import Starred
+    from keyvaultfs.files.recipes import Recipe
+
+_REMEMBERED = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What a path is made of, and how it looks.
+
+    Attributes:
+        path: relative to the mount point, as a listing spells it.
+        key: the same for each spelling that opens it; no other file's.
+    """
+
+    path: str
+    key: str
+    recipe: Recipe = field(compare=False)
+    look: Look = field(compare=False, default=NO_LOOK)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory; the root's path is "".
+
+    Attributes:
+        children: names in it that the file names, and what they are.
+        maps: whose files are in it.
+        flat: whether the vault's own names are in it.
+    """
+
+    path: str
+    look: Look = field(compare=False, default=NO_LOOK)
+    children: dict[str, File | Directory] = field(compare=False, default_factory=dict)
+    maps: list[Map] = field(compare=False, default_factory=list)
+    flat: bool = False
+
+    @property
+    def lists(self) -> bool:
+        """Whether its listing needs the vault's."""
+        return self.flat or bool(self.maps)
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Many files at once: what the star stands for in a secret's name, it stands for in the file's."""
+
+    secrets: Starred
+    files: Starred
+
+    @property
+    def folder(self) -> str:
+        """The directory that its files are in."""
+        return self.files.text.rpartition("/")[0]
+
+
+class Tree:
+    """All of a mount.
+
+    Args:
+        named: files by path, with a look of their own where they have one.
+        flat: whether the root shows the vault's own names.
+    """
+
+    def __init__(
+        self,
+        named: Iterable[tuple[str, Recipe, Look]] = (),
+        maps: Iterable[Map] = (),
+        rules: Iterable[Rule] = (),
+        *,
+        flat: bool = True,
+    ) -> None:
+        self._rules = tuple(rules)
+        self.root = Directory("", flat=flat)
+        self.directories: dict[str, Directory] = {"": self.root}
+        self.named: dict[str, File] = {}
+        self._made: dict[str, File] = {}
+        self._hidden: dict[str, set[str]] = {}
+        for path, recipe, own in named:
+            file = File(path, path, recipe, look(self._rules, path, own))
+            self.named[path] = file
+            self._directory(path.rpartition("/")[0]).children[path.rpartition("/")[2]] = file
+        for one in maps:
+            self._directory(one.folder).maps.append(one)
+        for directory in self.directories.values():
+            self._hidden[directory.path] = {name.lower() for name in directory.children}
+        self.special = bool(
+            self.named or len(self.directories) > 1 or self.root.maps or self._rules or not flat
+        )
+        """Whether it is more than the flat tree of each mount."""
+
+    def child(self, directory: Directory, name: str) -> File | Directory | None:
+        """What a name in a directory is; whether its secret exists is another matter."""
+        found = directory.children.get(name)
+        if found is not None or not directory.lists:
+            return found
+        key = f"{directory.path}/{name.lower()}" if directory.path else name.lower()
+        made = self._made.get(key)
+        if made is not None:
+            return made
+        if name.lower() in self._hidden[directory.path]:
+            return None
+        secret = self._secret(directory, name)
+        return None if secret is None else self._keep(directory, name, key, secret)
+
+    def shown(self, directory: Directory, secret: SecretName) -> Iterator[tuple[str, File]]:
+        """The names in a directory that a line of the vault's listing stands for."""
+        candidates = [secret.spelling] if directory.flat else []
+        for one in directory.maps:
+            star = one.secrets.star(secret.spelling)
+            if star is not None:
+                candidates.append(one.files.filled(star).rpartition("/")[2])
+        for name in dict.fromkeys(candidates):
+            found = self.child(directory, name)
+            if (
+                isinstance(found, File)
+                and found.recipe.sources[0].name == secret
+                and found.key not in self.named
+            ):
+                yield name, found
+
+    def find(self, path: str) -> File | Directory | None:
+        """What a path is; "" is the root."""
+        found: File | Directory | None = self.root
+        for part in path.split("/") if path else ():
+            if not isinstance(found, Directory):
+                return None
+            found = self.child(found, part)
+        return found
+
+    def _secret(self, directory: Directory, name: str) -> SecretName | None:
+        try:
+            for one in directory.maps:
+                star = names.Starred(one.files.text.rpartition("/")[2]).star(name)
+                if star is not None:
+                    return SecretName(one.secrets.filled(star))
+            return SecretName(name) if directory.flat else None
+        except ValueError:
+            return None
+
+    def _keep(self, directory: Directory, name: str, key: str, secret: SecretName) -> File:
+        path = f"{directory.path}/{name}" if directory.path else name
+        found = File(path, key, OneSecret(Source(secret)), look(self._rules, path, folded=True))
+        if len(self._made) >= _REMEMBERED:
+            self._made.clear()
+        self._made[key] = found
+        return found
+
+    def _directory(self, path: str) -> Directory:
+        if path in self.directories:
+            return self.directories[path]
+        outer, _, name = path.rpartition("/")
+        made = Directory(path, look(self._rules, path))
+        self.directories[path] = made
+        self._directory(outer).children[name] = made
+        return made
