@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from keyvaultfs.cache import values
 from keyvaultfs.content.decode import Decoding
-from keyvaultfs.filesystem.inodes import InodeTable
-from keyvaultfs.filesystem.nodes import State
+from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.filesystem.inodes import numbers, slots
+from keyvaultfs.filesystem.inodes.nodes import State
+from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.model import SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keyvaultfs.filesystem.nodes import Node
+    from keyvaultfs.filesystem.inodes.nodes import Node
+
+LAYOUT_1 = Path(__file__).parent / "data" / "table-layout-1"
+"""What the first release wrote: a full table, with an inode in its first slot, and an open file."""
 
 ORIGIN = "https://v.vault.azure.net"
 
@@ -40,7 +47,7 @@ def test_a_number_is_the_same_after_a_restart(memfd: int) -> None:
     fresh = os.memfd_create("other")
     assert InodeTable(fresh, ORIGIN).number(SecretName("PW"), version(1), Decoding.RAW) == first
     os.close(fresh)
-    assert first < 1 << 63
+    assert 1 << 16 <= first < 1 << 31
 
 
 @pytest.mark.parametrize(
@@ -71,12 +78,153 @@ def test_a_collision_gives_the_second_another_number(memfd: int, monkeypatch: py
         def digest(self) -> bytes:
             return (0x123456789ABC0 + 2 * int(self.salt)).to_bytes(8, "little")
 
-    monkeypatch.setattr("keyvaultfs.filesystem.inodes.hashlib.blake2b", Colliding)
+    monkeypatch.setattr("keyvaultfs.filesystem.inodes.numbers.hashlib.blake2b", Colliding)
     table = InodeTable(memfd, ORIGIN)
     one, two = add(table, "one"), add(table, "two")
-    assert one.inode != two.inode
+    directory = table.directories.of(SecretName("one"))
+    assert len({one.inode, two.inode, directory.inode}) == 3
     assert add(table, "one") is one
     assert add(table, "two") is two
+    names = [table.dirents.of(SecretName(name)).inode for name in ("one", "two")]
+    assert names[0] != names[1]
+
+
+def test_tens_of_thousands_fit_in_32_bits_and_none_is_given_twice(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    given: set[int] = set()
+    for number in range(30_000):
+        name = SecretName(f"n{number}")
+        node = table.add(name, version(number), Decoding.RAW, size=1, created=None, updated=None)
+        table.looked_up(node)
+        given |= {node.inode, table.dirents.of(name).inode}
+        table.dirents.of(name).shown = True
+    directory = table.directories.of(SecretName("n1"))
+    assert len(given | {directory.inode}) == 60_001
+    assert min(given) >= 1 << 16
+    assert max(given) < 1 << 32
+    later = InodeTable(memfd, ORIGIN)
+    assert {*later.nodes, *later.dirents.by_inode} == given
+
+
+@pytest.mark.parametrize("many", [60, 300])
+def test_numbers_that_collide_all_the_time_stay_apart_in_a_successor_too(
+    memfd: int, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(numbers, "NODES", range(1 << 16, (1 << 16) + many + 1))
+    monkeypatch.setattr(numbers, "PLACEHOLDERS", range(1 << 31, (1 << 31) + many))
+    table = InodeTable(memfd, ORIGIN)
+    meanings: dict[int, str] = {table.directories.of(SecretName("n0")).inode: "directory"}
+    for number in range(many):
+        if number == many // 2:
+            table = InodeTable(memfd, ORIGIN)
+        name = SecretName(f"n{number}")
+        table.looked_up(node := add(table, name.spelling))
+        assert meanings.setdefault(node.inode, name.spelling) == name.spelling
+        placeholder = table.dirents.of(name).inode
+        assert meanings.setdefault(placeholder, f"listed {name}") == f"listed {name}"
+    with pytest.raises(OverflowError):
+        add(table, "one-too-many")
+    assert len(meanings) == 2 * many + 1
+
+
+def test_what_the_kernel_forgets_is_let_go_whatever_it_is(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    directory, dirent = table.directories.of(SecretName("pw")), table.dirents.of(SecretName("pw"))
+    for held in (directory, dirent):
+        table.looked_up(held)
+        table.looked_up(held)
+    table.forget(directory.inode, 1)
+    table.forget(dirent.inode, 1)
+    later = InodeTable(memfd, ORIGIN)
+    assert later.directories.by_inode[directory.inode].lookups == 1
+    assert later.dirents.by_inode[dirent.inode].lookups == 1
+    later.forget(directory.inode, 1)
+    later.forget(dirent.inode, 1)
+    last = InodeTable(memfd, ORIGIN)
+    assert (last.directories.by_inode, last.dirents.by_inode) == ({}, {})
+
+
+def test_a_name_that_watchers_know_stays_without_the_kernel(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    dirent = table.dirents.of(SecretName("Pw"))
+    dirent.shown = dirent.changed = True
+    dirent.updated, dirent.version, dirent.token = 7, version(3), b"12345678"
+    table.dirents.note(dirent)
+    table.looked_up(dirent)
+    table.forget(dirent.inode, 1)
+    again = InodeTable(memfd, ORIGIN).dirents.by_key["pw"]
+    assert (again.name.spelling, again.inode, again.updated) == ("Pw", dirent.inode, 7)
+    assert (again.version, again.token) == (version(3), b"12345678")
+    assert (again.shown, again.told, again.changed, again.pending) == (True, False, True, True)
+    dirent.shown = dirent.changed = False
+    table.dirents.note(dirent)
+    assert InodeTable(memfd, ORIGIN).dirents.by_key == {}
+
+
+def test_a_version_that_only_a_listing_has_shown_gets_its_size_when_it_is_looked_up(memfd: int) -> None:
+    table = InodeTable(memfd, ORIGIN)
+    name = SecretName("pw")
+    listed = table.add(name, version(1), Decoding.RAW, size=None, created=1, updated=2, pinned=True)
+    assert (listed.state, listed.size) == (State.LISTED, 0)
+    assert table.add(name, version(1), Decoding.RAW, size=4, created=1, updated=2, pinned=True) is listed
+    assert (listed.state, listed.size) == (State.PINNED, 4)
+    table.unless_held(listed)
+    assert not table.nodes
+
+
+def test_a_table_without_a_head_is_read_and_keeps_its_numbers(memfd: int) -> None:
+    os.write(memfd, LAYOUT_1.read_bytes())
+    slots.check(memfd)
+    table = InodeTable(memfd, ORIGIN)
+    for table in (table, InodeTable(memfd, ORIGIN)):  # noqa: B020 - the second as a successor finds it
+        found = {(node.name.key, node.version, node.lookups, node.state) for node in table.nodes.values()}
+        assert found == {
+            ("pw", version(1), 1, State.NOTIFIED),
+            ("pw", version(2), 2, State.CURRENT),
+            *((f"n{number}", version(number), 1, State.CURRENT) for number in range(3, 256)),
+        }
+        assert all(node.inode > 1 << 32 for node in table.nodes.values())
+        (handle,) = table.handles.values()
+        assert (handle.node.version, handle.content.version) == (version(1), version(1))
+    assert add(table, "pw", 2).inode == table.told["pw"].inode
+    assert add(table, "new").inode < 1 << 31
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"kvfstab\0" + (99).to_bytes(4, "little") + bytes(20),
+        b"kvfstab\0\2",
+        b"something else",
+    ],
+)
+def test_a_table_of_an_unknown_layout_is_refused_and_left_alone(memfd: int, head: bytes) -> None:
+    os.write(memfd, head)
+    with pytest.raises(KeyVaultFSError, match="UnknownLayout"):
+        slots.check(memfd)
+    with pytest.raises(KeyVaultFSError, match="UnknownLayout"):
+        InodeTable(memfd, ORIGIN)
+    assert os.pread(memfd, 1 << 20, 0) == head
+
+
+def test_values_of_an_unknown_layout_are_refused(memfd: int) -> None:
+    values.check(memfd)
+    values.ValueStore(memfd)
+    values.check(memfd)
+    os.pwrite(memfd, b"kvfsval9", 0)
+    with pytest.raises(KeyVaultFSError, match="UnknownLayout"):
+        values.check(memfd)
+
+
+def test_the_folder_changes_forward_only_and_a_successor_knows_when(memfd: int) -> None:
+    moments = iter((1000, 2000, 1500, 9000))
+    table = InodeTable(memfd, ORIGIN, wall=lambda: next(moments))
+    assert (table.began, table.changed) == (1000, 1000)
+    table.touch()
+    table.touch()
+    assert table.changed == 2001
+    later = InodeTable(memfd, ORIGIN, wall=lambda: 1)
+    assert (later.began, later.changed) == (1000, 2001)
 
 
 def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:

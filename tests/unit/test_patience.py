@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation

@@ -16,8 +16,8 @@ from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.content.decode import Decoding
 from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.inodes import InodeTable
-from keyvaultfs.filesystem.nodes import State
+from keyvaultfs.filesystem.inodes.nodes import State
+from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes

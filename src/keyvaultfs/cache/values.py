@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
 
 if TYPE_CHECKING:
@@ -23,13 +24,29 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<8sQ")
 _RECORD = struct.Struct("<IIIId")
 _CHECKED = 16
-_MAGIC = b"kvfsval1"
+LAYOUT = 1
+"""Of the head and the records. Another number for any change that an older worker would misread."""
+
+_MAGIC = b"kvfsval%d" % LAYOUT
 _LIVE, _DEAD = 0x4C495645, 0x44454144
 _PAGE = mmap.PAGESIZE
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 _SMALLEST = 64 * _PAGE
 _WORTH_COMPACTING = 1 << 20
+
+
+def check(fd: int) -> None:
+    """See whether this code can read what a predecessor left. Changes nothing, and may be called while it still writes.
+
+    Raises:
+        KeyVaultFSError: it cannot; the text says what is there.
+    """
+    magic = os.pread(fd, len(_MAGIC), 0)
+    if magic.strip(b"\0") and magic != _MAGIC:
+        raise KeyVaultFSError(
+            "UnknownLayout", f"the kept values have another layout than {LAYOUT}, which I know"
+        )
 
 
 @dataclass(frozen=True, slots=True)

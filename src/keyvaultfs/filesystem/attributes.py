@@ -13,7 +13,7 @@ import pyfuse3
 from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
-    from keyvaultfs.filesystem.nodes import Node
+    from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.model import Properties, SecretName, Version
 
 FOREVER = 86400.0 * 365

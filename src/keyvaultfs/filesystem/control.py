@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.metrics import Metrics
-    from keyvaultfs.model import SecretName
 
 NAME = b".keyvaultfs"
 DIRECTORY, STATUS, METRICS, REFRESH, VERSIONS = range(2, 7)
-_FIRST_VERSIONED = 1 << 12
 _FILES = {b"status": STATUS, b"metrics": METRICS, b"refresh": REFRESH}
 ENTRIES = {**_FILES, b"versions": VERSIONS}
 
@@ -46,31 +44,22 @@ class Control:
         self._metrics = metrics
         self._status = status
         self._refresh = refresh
-        self._directories: dict[int, SecretName] = {}
-        self._by_name: dict[str, int] = {}
 
     def attributes(self, inode: int) -> pyfuse3.EntryAttributes | None:
         """Of an inode of ours; None for any other."""
-        if inode in {DIRECTORY, VERSIONS} or inode in self._directories:
-            found = attributes.directory(self._look, inode, 0o500)
-        elif inode in _FILES.values():
-            found = attributes.base(self._look, inode, stat.S_IFREG | 0o400)
-            found.attr_timeout = attributes.FOREVER
-        else:
+        if inode in {DIRECTORY, VERSIONS}:
+            return self.directory(inode)
+        if inode not in _FILES.values():
             return None
-        found.entry_timeout = attributes.FOREVER
+        found = attributes.base(self._look, inode, stat.S_IFREG | 0o400)
+        found.attr_timeout = found.entry_timeout = attributes.FOREVER
         return found
 
-    def versions_directory(self, name: SecretName) -> int:
-        """The inode of versions/NAME; the same for a name as long as this process lives."""
-        if name.key not in self._by_name:
-            self._by_name[name.key] = inode = _FIRST_VERSIONED + len(self._by_name)
-            self._directories[inode] = name
-        return self._by_name[name.key]
-
-    def secret_of(self, inode: int) -> SecretName | None:
-        """The secret whose versions a directory shows."""
-        return self._directories.get(inode)
+    def directory(self, inode: int) -> pyfuse3.EntryAttributes:
+        """Of a directory below .keyvaultfs."""
+        found = attributes.directory(self._look, inode, 0o500)
+        found.entry_timeout = attributes.FOREVER
+        return found
 
     def text(self, inode: int) -> bytes:
         """What a file of ours reads as, made at the moment of its OPEN; opening ``refresh`` forgets what is cached."""

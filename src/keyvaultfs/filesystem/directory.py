@@ -12,11 +12,23 @@ from keyvaultfs.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection
 
-    from pyfuse3 import InodeT
+    from pyfuse3 import EntryAttributes
 
+    from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.model import ListItem, SecretName
 
-_HASH_BITS = 31
+_POSITION_BITS, _MARK_BITS = 19, 12
+"""A cookie has 31 bits: a program without large-file support on a 32-bit machine has no room for more."""
+
+MOST_NAMES = (1 << _POSITION_BITS) - 1
+"""How many names a directory shows."""
+
+_NEAR = 64
+"""How far names may have moved in a successor's listing. Further away another name may have the same few bits."""
+
+
+SmallDirectory = tuple[tuple[bytes, "Callable[[], tuple[EntryAttributes, Node | None]]"], ...]
+"""What is listed at once: names, and what to say of each: attributes, and the inode to count a reference to, if any."""
 
 
 class Line(NamedTuple):
@@ -24,30 +36,23 @@ class Line(NamedTuple):
 
     Attributes:
         raw: its bytes.
-        placeholder: its inode while the kernel has no other.
         mark: its part of a cookie.
     """
 
     name: SecretName
     raw: bytes
-    placeholder: InodeT
     mark: int
 
     @classmethod
-    def of(cls, name: SecretName, placeholder: InodeT) -> Line:
+    def of(cls, name: SecretName) -> Line:
         """Of a name."""
-        return cls(name, name.spelling.encode(), placeholder, _mark(name))
+        return cls(name, name.spelling.encode(), _mark(name))
 
 
 class Lines:
-    """Pages of the listing -> lines. The last page's are kept: a warm listing is the same page each time.
+    """Pages of the listing -> lines. The last page's are kept: a warm listing is the same page each time."""
 
-    Args:
-        placeholder: the inode of a name that the kernel has no other for.
-    """
-
-    def __init__(self, placeholder: Callable[[SecretName], InodeT]) -> None:
-        self._placeholder = placeholder
+    def __init__(self) -> None:
         self._page: tuple[ListItem, ...] = ()
         self._lines: tuple[Line, ...] = ()
 
@@ -57,7 +62,7 @@ class Lines:
         """The lines of each page."""
         async for page in pages:
             if page is not self._page:
-                self._lines = tuple(Line.of(item.name, self._placeholder(item.name)) for item in page)
+                self._lines = tuple(Line.of(item.name) for item in page)
                 self._page = page
             yield self._lines
 
@@ -85,7 +90,7 @@ class OpenDirectory:
 
     async def position(self, cookie: int) -> int:
         """Where the name behind `cookie` stands; 0 is the beginning."""
-        position = cookie >> _HASH_BITS
+        position = cookie >> _MARK_BITS
         if not position:
             return 0
         while len(self._lines) < position and await self._more():
@@ -94,12 +99,15 @@ class OpenDirectory:
             return position
         while await self._more():  # another listing than the one that the cookie is of
             pass
-        wanted = cookie & ((1 << _HASH_BITS) - 1)
-        found = [place for place, line in enumerate(self._lines, 1) if line.mark == wanted]
+        wanted = cookie & ((1 << _MARK_BITS) - 1)
+        near = range(max(1, position - _NEAR), min(position + _NEAR, len(self._lines)) + 1)
+        found = [place for place in near if self._lines[place - 1].mark == wanted]
         return min(found, key=lambda place: abs(place - position), default=min(position, len(self._lines)))
 
     async def at(self, position: int) -> Line | None:
-        """The line at a position, None behind the last."""
+        """The line at a position, None behind the last that is shown."""
+        if position >= MOST_NAMES:
+            return None
         while position >= len(self._lines):
             if not await self._more():
                 return None
@@ -107,14 +115,14 @@ class OpenDirectory:
 
     def ready(self, position: int) -> Line | None:
         """As `at`, if it may go out with those before it: it is known, and the kernel need not wait for it."""
-        if position >= len(self._lines):
+        if position >= min(len(self._lines), MOST_NAMES):
             return None
         line = self._lines[position]
         return None if self._waiting and line.name.key in self._waiting else line
 
     def cookie(self, position: int) -> int:
         """What the kernel says to go on behind the name at a position."""
-        return (position + 1) << _HASH_BITS | self._lines[position].mark
+        return (position + 1) << _MARK_BITS | self._lines[position].mark
 
     async def close(self) -> None:
         """Let the listing go."""
@@ -145,4 +153,4 @@ class OpenDirectory:
 
 
 def _mark(name: SecretName) -> int:
-    return zlib.crc32(name.key.encode()) & ((1 << _HASH_BITS) - 1)
+    return zlib.crc32(name.key.encode()) & ((1 << _MARK_BITS) - 1)

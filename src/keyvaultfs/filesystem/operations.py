@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
+import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import pyfuse3
@@ -12,7 +14,7 @@ import trio
 
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
-from keyvaultfs.filesystem.nodes import FIRST_HASHED
+from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
 from keyvaultfs.filesystem.requests import SystemdPatience, request
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
@@ -24,15 +26,17 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.inodes import InodeTable
-    from keyvaultfs.filesystem.nodes import Handle, Node
+    from keyvaultfs.filesystem.directory import SmallDirectory
+    from keyvaultfs.filesystem.inodes.nodes import Handle, Node
+    from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
+    from keyvaultfs.model import SecretName
 
 T = TypeVar("T")
 Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
 
-_DIRECTORY_BITS = 16
+_INODE_BITS = 32
 _BLOCK = 4096
 _LONGEST_ATTRIBUTE = 65536
 """Bytes: XATTR_SIZE_MAX of the kernel, which has no good word for a longer one."""
@@ -72,8 +76,8 @@ class Operations(pyfuse3.Operations):
         self.timeout = timeout
         self._base_url = base_url
         self.in_flight: set[trio.CancelScope] = set()
-        self._directories: dict[int, OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]] = {}
-        self._lines = Lines(resolver.placeholder_number)
+        self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
+        self._lines = Lines()
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
         self.systemd = SystemdPatience(cache.outage)
@@ -96,6 +100,8 @@ class Operations(pyfuse3.Operations):
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         if inode == pyfuse3.ROOT_INODE:
             return attributes.directory(self._look, inode, self._look.dir_mode)
+        if inode in self._table.directories.by_inode:
+            return self._control.directory(inode)
         own = self._control.attributes(inode)
         return own if own is not None else self._resolver.getattr(self._node(inode))
 
@@ -145,14 +151,18 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories.get(fh)
         if directory is None:  # a predecessor opened it
-            directory = self._directories[fh] = await self._open_directory(fh & ((1 << _DIRECTORY_BITS) - 1))
+            directory = self._directories[fh] = await self._open_directory(fh & ((1 << _INODE_BITS) - 1))
         if isinstance(directory, OpenDirectory):
             await self._read_root(directory, start_id, token)
             return
-        for position in range(start_id, len(directory)):
-            name, found = directory[position]
-            if not pyfuse3.readdir_reply(token, name, found, position + 1):
+        for position, (name, show) in enumerate(directory[start_id:], start_id + 1):
+            found, node = show()
+            if not pyfuse3.readdir_reply(token, name, found, position):
+                if node is not None:
+                    self._table.unless_held(node)
                 break
+            if node is not None:
+                self._table.looked_up(node)
 
     @request
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -222,11 +232,10 @@ class Operations(pyfuse3.Operations):
             if secret is None:
                 return _never()
             # Any name: that of a secret whose current version is disabled too, and at the price of no request.
-            return self._control_attributes(self._control.versions_directory(secret))
-        secret = self._control.secret_of(parent)
-        if secret is None:
-            raise pyfuse3.FUSEError(errno.ESTALE)
-        return await self._resolver.pinned(secret, os.fsdecode(name))
+            directory = self._table.directories.of(secret)
+            self._table.looked_up(directory)
+            return self._control.directory(directory.inode)
+        return await self._resolver.pinned(self._secret_of(parent), os.fsdecode(name))
 
     def _control_attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         found = self._control.attributes(inode)
@@ -234,33 +243,40 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ESTALE)
         return found
 
-    async def _open_directory(
-        self, inode: InodeT
-    ) -> OpenDirectory | tuple[tuple[bytes, pyfuse3.EntryAttributes], ...]:
+    async def _open_directory(self, inode: InodeT) -> OpenDirectory | SmallDirectory:
         if inode == pyfuse3.ROOT_INODE:
             return OpenDirectory(self._lines.of(self._cache.listing()), self._resolver.waiting)
         if inode == control.DIRECTORY:
-            return tuple((name, self._control_attributes(number)) for name, number in control.ENTRIES.items())
-        secret = self._control.secret_of(inode)
-        if secret is None:
-            return ()  # versions/ itself: any name can be looked up there
-        items = await self._cache.versions(secret)
+            return tuple(
+                (name, partial(self._listed_control, number)) for name, number in control.ENTRIES.items()
+            )
+        if inode == control.VERSIONS:
+            return ()  # any name can be looked up there
+        secret = self._secret_of(inode)
         return tuple(
-            (item.version.encode(), self._resolver.placeholder(secret, item.version))
-            for item in items
+            (item.version.encode(), partial(self._resolver.listed_version, secret, item))
+            for item in await self._cache.versions(secret)
             if item.properties.enabled
         )
+
+    def _listed_control(self, inode: int) -> tuple[pyfuse3.EntryAttributes, None]:
+        return self._control_attributes(inode), None
+
+    def _secret_of(self, inode: int) -> SecretName:
+        directory = self._table.directories.by_inode.get(inode)
+        if directory is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return directory.name
 
     async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
         line = await directory.at(position)
         now = trio.current_time()
         while line is not None:
-            found, node = self._resolver.listed(line, now)
+            found, held = self._resolver.listed(line, now)
             if not pyfuse3.readdir_reply(token, line.raw, found, directory.cookie(position)):
                 return
-            if node is not None:
-                self._table.looked_up(node)
+            self._table.looked_up(held)
             position += 1
             line = directory.ready(position)
 
@@ -276,9 +292,8 @@ class Operations(pyfuse3.Operations):
         return max(0.0, self.systemd.seconds() - BOUNDED_SECONDS) if ctx.pid == 1 else math.inf
 
     def _new_handle(self, inode: int) -> int:
-        return (int.from_bytes(os.urandom(5), "little") << _DIRECTORY_BITS | inode) & (
-            (1 << 62) - 1
-        ) | 1 << 62
+        # Whoever takes over can tell from it which directory it is.
+        return 1 << 62 | random.getrandbits(62 - _INODE_BITS) << _INODE_BITS | inode
 
 
 def _never() -> pyfuse3.EntryAttributes:

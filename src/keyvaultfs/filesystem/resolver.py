@@ -13,22 +13,20 @@ import trio
 from keyvaultfs.content import decode as content
 from keyvaultfs.errors import NotFound, NotYetKnown, Refused
 from keyvaultfs.filesystem import attributes
-from keyvaultfs.filesystem.nodes import State
+from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.log import LOG
 from keyvaultfs.model import UNREADABLE, VERSION_PATTERN, Version
 
 if TYPE_CHECKING:
-    from pyfuse3 import InodeT
-
     from keyvaultfs.cache.cache import Cache, Entry
     from keyvaultfs.cache.records import Record
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.directory import Line
-    from keyvaultfs.filesystem.inodes import InodeTable
-    from keyvaultfs.filesystem.nodes import Handle, Node
+    from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node
+    from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.rotation import Rotation
-    from keyvaultfs.model import SecretName, SecretValue
+    from keyvaultfs.model import SecretName, SecretValue, VersionItem
 
 
 _LOOKUP_TO_OPEN_SECONDS = 0.05
@@ -127,17 +125,16 @@ class Resolver:
         except Refused:
             return self._cache.refused(name)
 
-    def listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | None]:
+    def listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | Dirent]:
         """What a listing says of a name: the inode that the kernel may hold, or a placeholder for the moment.
 
         The attributes are to be used before the next call: there is one object for all placeholders.
         """
         node = self._table.told.get(line.name.key)
         if node is None:
-            taken = line.placeholder in self._table.nodes  # since the line was made
-            number = self.placeholder_number(line.name) if taken else line.placeholder
-            self._placeholder.st_ino = number
-            return self._placeholder, None
+            dirent = self._table.dirents.of(line.name)
+            self._placeholder.st_ino = dirent.inode
+            return self._placeholder, dirent
         left = 0.0
         if node.state is State.CURRENT:
             record = self._cache.fresh(line.name, now)
@@ -145,14 +142,18 @@ class Resolver:
                 left = self._cache.left(record, now)
         return attributes.secret(self._look, node, self._table.content(node), entry_timeout=left), node
 
-    def placeholder_number(self, name: SecretName) -> InodeT:
-        """An inode for a listing only: the kernel asks again before it uses it."""
-        return self._table.number(name, "", content.Decoding.RAW)
-
-    def placeholder(self, name: SecretName, version: str) -> pyfuse3.EntryAttributes:
-        """The same for versions/NAME/VERSION."""
-        number = self._table.number(name, version, content.Decoding.RAW, pinned=True)
-        return attributes.base(self._look, number, stat.S_IFREG | self._look.mode)
+    def listed_version(self, name: SecretName, item: VersionItem) -> tuple[pyfuse3.EntryAttributes, Node]:
+        """The same for versions/NAME/VERSION. An inode that the kernel does not take is to be let go."""
+        how = content.decoding(item.properties.tags, wanted=self._decode)
+        node = self._table.find(name, item.version, how, pinned=True)
+        if node is None:
+            created, updated = item.properties.created, item.properties.updated
+            node = self._table.add(
+                name, item.version, how, size=None, created=created, updated=updated, pinned=True
+            )
+        if node.state is State.LISTED:
+            return attributes.base(self._look, node.inode, stat.S_IFREG | self._look.mode), node
+        return attributes.secret(self._look, node, node), node
 
     def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
         """Attributes of an inode; never the network. A superseded one may switch to its name's current version."""
@@ -165,7 +166,7 @@ class Resolver:
 
     def open_now(self, node: Node) -> tuple[Handle, bool] | None:
         """As `open`, where that need not wait, else None."""
-        if node.state is State.PINNED:
+        if node.pinned:
             return self._opened(node), True
         now = trio.current_time()
         record = self._cache.fresh(node.name, now)
@@ -243,7 +244,7 @@ class Resolver:
         secret = await self._cache.version(name, Version(version))
         how = content.decoding(secret.properties.tags, wanted=self._decode)
         node = self._table.find(name, secret.version, how, pinned=True)
-        if node is None:
+        if node is None or node.state is State.LISTED:
             size = len(content.render(secret.value, how)[0])
             created, updated = secret.properties.created, secret.properties.updated
             node = self._table.add(

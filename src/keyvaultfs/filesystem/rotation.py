@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from keyvaultfs.cache.cache import Rotated
-    from keyvaultfs.filesystem.inodes import InodeTable
-    from keyvaultfs.filesystem.nodes import Node
+    from keyvaultfs.filesystem.inodes.nodes import Node
+    from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.metrics import FilesystemMetrics
 
 BOUNDED_SECONDS = 0.3

@@ -16,12 +16,14 @@ import pyfuse3
 import trio
 
 from keyvaultfs import ipc
+from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.control import Control
-from keyvaultfs.filesystem.inodes import InodeTable
+from keyvaultfs.filesystem.inodes import slots
+from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
@@ -84,6 +86,9 @@ class Worker:
     async def run(self) -> int:
         """Build the chain, wait for the keeper's word, attach, serve."""
         self.chain = Chain.build(self.charge.launch.vault, self.settings, self.metrics, self.causes)
+        # Before it says that it is ready: what it cannot read, the worker that serves goes on with.
+        slots.check(ipc.TABLE_FD)
+        values.check(ipc.VALUES_FD)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
             self.channel.send("standby")
@@ -120,14 +125,14 @@ class Worker:
         pump.install()
         settings, chain = self.settings, self.chain
         owner, group = self.in_force.mounted_by
+        self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url)
         look = Appearance(
             uid=owner if settings.uid is None else settings.uid,
             gid=group if settings.gid is None else settings.gid,
             mode=settings.mode,
             dir_mode=settings.dir_mode,
-            started=int(self.started),
+            started=self.table.began // 10**9,
         )
-        self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url)
         self.rotation = Rotation(
             self.table,
             self.metrics.filesystem,

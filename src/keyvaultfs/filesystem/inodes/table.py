@@ -1,70 +1,94 @@
-"""Inode <-> (name, version): who the kernel was told of, and who has what open. Kept in a memfd, for a successor."""
+"""The one owner of inode numbers, of the kernel's references to them, and of open files. Kept for a successor."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
+import time
 from typing import TYPE_CHECKING
 
-from keyvaultfs.filesystem.nodes import FIRST_HASHED, Handle, Node, State
-from keyvaultfs.filesystem.slots import Slots
+from keyvaultfs.filesystem.inodes import numbers
+from keyvaultfs.filesystem.inodes.dirents import Directories, Dirents
+from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node, State
+from keyvaultfs.filesystem.inodes.slots import Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyfuse3 import InodeT
 
     from keyvaultfs.content.decode import Decoding
+    from keyvaultfs.filesystem.inodes.nodes import Directory
+    from keyvaultfs.filesystem.inodes.slots import HandleRecord, Records
     from keyvaultfs.model import SecretName, Version
+
+    Identity = tuple[str, str, Decoding, bool]
 
 
 _MOST_SPELLINGS = 4
 
 
 class InodeTable:
-    """All inodes that the kernel may hold.
+    """All inodes that the kernel may hold, and the names that a listing has shown.
 
     Args:
         fd: a memfd, which a predecessor may have filled; it is mapped.
         origin: the vault's origin: it is part of every number.
+        wall: nanoseconds of Unix time.
+
+    Raises:
+        KeyVaultFSError: a predecessor's table has a layout that this code does not know.
     """
 
-    def __init__(self, fd: int, origin: str) -> None:
+    def __init__(self, fd: int, origin: str, wall: Callable[[], int] = time.time_ns) -> None:
         self._origin = origin
+        self._wall = wall
         self.nodes: dict[int, Node] = {}
         self.handles: dict[int, Handle] = {}
         self.told: dict[str, Node] = {}
         """by folded name: the inode that the kernel was last given for it"""
         self.spellings: dict[str, set[bytes]] = {}
         """by folded name: the first few ways in which the kernel has looked it up; a name of n letters has 2^n"""
+        self._by_identity: dict[Identity, Node] = {}
         self._unsettled: list[Handle] = []
-        # Never one of a predecessor's: that would need two of 2^61 to begin within a life's opens of each other. And
-        # always below the numbers of directories and of the control files.
-        self._numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
-        self._slots = Slots(fd)
-        self._load()
+        # Never one of a predecessor's: that would need two of 2^61 random beginnings to lie so close together that the
+        # files opened in one worker's life reach from one to the other. And always below the handles of directories
+        # and of control files, which begin at 2^62.
+        self._handle_numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
+        self._slots = Slots(fd, wall())
+        left = self._slots.load()
+        self.dirents = Dirents(self._slots, origin, left.dirents)
+        self.directories = Directories(
+            self._slots, lambda name: self._free(name.key, "versions"), left.directories
+        )
+        self._load(left)
+
+    @property
+    def began(self) -> int:
+        """When the mount began, in nanoseconds of Unix time."""
+        return self._slots.began
+
+    @property
+    def changed(self) -> int:
+        """When the folder last changed, in nanoseconds of Unix time."""
+        return self._slots.changed
+
+    def touch(self) -> None:
+        """The folder changes now; never back in time, nor twice at the same moment."""
+        self._slots.write_changed(max(self._wall(), self.changed + 1))
 
     def number(self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False) -> InodeT:
-        """63 bits of a hash: the same after a restart or a remount, and never another's (checked for collision)."""
-        for salt in range(1 << 16):
-            text = "\0".join((self._origin, name.key, version, decoding.value, str(pinned), str(salt)))
-            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            inode = int.from_bytes(digest, "little") >> 1
-            other = self.nodes.get(inode)
-            same = other is not None and (
-                other.name == name
-                and other.version == version
-                and other.decoding is decoding
-                and (other.state is State.PINNED) == pinned
-            )
-            if inode >= FIRST_HASHED and (other is None or same):
-                return inode
-        raise OverflowError("no inode number is free")
+        """31 bits of a hash: the same after a restart or a remount, unless the kernel holds another one of it."""
+        node = self._by_identity.get((name.key, version, decoding, pinned))
+        if node is not None:
+            return node.inode
+        return self._free(name.key, version, decoding.value, str(pinned))
 
     def find(
         self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False
     ) -> Node | None:
         """The inode of a version, if the table has it."""
-        return self.nodes.get(self.number(name, version, decoding, pinned=pinned))
+        return self._by_identity.get((name.key, version, decoding, pinned))
 
     def add(
         self,
@@ -72,20 +96,28 @@ class InodeTable:
         version: Version,
         decoding: Decoding,
         *,
-        size: int,
+        size: int | None,
         created: int | None,
         updated: int | None,
         pinned: bool = False,
     ) -> Node:
-        """The inode of a version, made if need be and with these times; written before it returns."""
-        inode = self.number(name, version, decoding, pinned=pinned)
-        node = self.nodes.get(inode)
+        """The inode of a version, made if need be and with these times; written before it returns.
+
+        Args:
+            size: in bytes; None for a pinned one that only a listing has shown.
+        """
+        node = self.find(name, version, decoding, pinned=pinned)
         if node is None:
-            state = State.PINNED if pinned else State.CURRENT
+            inode = self.number(name, version, decoding, pinned=pinned)
+            state = State.LISTED if pinned else State.CURRENT
             node = Node(
-                inode, name, version, decoding, state, size, created, updated, self._slots.take(), shown=inode
+                inode, name, version, decoding, state, 0, created, updated, self._slots.take(), shown=inode
             )
-            self.nodes[inode] = node
+            self._enter(node)
+        if size is not None:
+            node.size = size
+            if node.state is State.LISTED:
+                node.state = State.PINNED
         node.created, node.updated = created, updated
         self._write(node)
         return node
@@ -101,7 +133,7 @@ class InodeTable:
             Whether it may remember this spelling: a rotation is told for those that are noted, and they are few.
         """
         noted = True
-        if node.state is not State.PINNED:
+        if not node.pinned:
             if node.state is not State.CURRENT:
                 node.state = State.CURRENT
                 self._write(node)
@@ -116,24 +148,29 @@ class InodeTable:
         self.looked_up(node)
         return noted
 
-    def looked_up(self, node: Node) -> None:
+    def looked_up(self, held: Node | Dirent | Directory) -> None:
         """The kernel gets one more reference."""
-        node.lookups += 1
-        self._slots.write_lookups(node)
+        held.lookups += 1
+        self._slots.write_lookups(held)
 
     def forget(self, inode: int, count: int) -> None:
-        """The kernel drops references; an inode without any goes away when nothing shows it or has it open."""
-        node = self.nodes.get(inode)
-        if node is None:
+        """The kernel drops references; what it has none of goes away when nothing else needs it."""
+        held = self._held(inode)
+        if held is None:
             return
-        node.lookups = max(0, node.lookups - count)
-        if not node.lookups:
-            # The kernel forgets no inode that is open: it never got the answers that these were made for. Not earlier:
-            # another reader's OPEN says nothing of them.
-            for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
-                self.release(fh)
-        if not self._drop(node):
-            self._slots.write_lookups(node)
+        held.lookups = max(0, held.lookups - count)
+        if isinstance(held, Node):
+            self._forget_node(held)
+        elif isinstance(held, Dirent):
+            self.dirents.note(held)
+        elif held.lookups:
+            self._slots.write_lookups(held)
+        else:
+            self.directories.drop(held)
+
+    def unless_held(self, node: Node) -> None:
+        """The kernel did not take an inode that was made for it: let it go, unless it has it from elsewhere."""
+        self._drop(node)
 
     def lost(self, node: Node) -> None:
         """The kernel said that it no longer has the inode: its handles are gone too."""
@@ -182,9 +219,9 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        fh = next(self._numbers)
+        fh = next(self._handle_numbers)
         while fh in self.handles:
-            fh = next(self._numbers)
+            fh = next(self._handle_numbers)
         handle = Handle(fh, node, self.content(node), self._slots.take())
         self._adopt(handle)
         self._slots.write_handle(handle)
@@ -229,12 +266,33 @@ class InodeTable:
         return {
             (node.name, node.version)
             for node in self.nodes.values()
-            if (node.lookups or node.handles or node.needed) and node.state is not State.PINNED
+            if (node.lookups or node.handles or node.needed) and not node.pinned
         }
 
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
         return [node for node in self.nodes.values() if node.state is State.SUPERSEDED]
+
+    def _held(self, inode: int) -> Node | Dirent | Directory | None:
+        return (
+            self.nodes.get(inode) or self.dirents.by_inode.get(inode) or self.directories.by_inode.get(inode)
+        )
+
+    def _free(self, *what: str) -> InodeT:
+        return numbers.free(numbers.NODES, self._held, self._origin, *what)
+
+    def _enter(self, node: Node) -> None:
+        self.nodes[node.inode] = node
+        self._by_identity[node.name.key, node.version, node.decoding, node.pinned] = node
+
+    def _forget_node(self, node: Node) -> None:
+        if not node.lookups:
+            # The kernel forgets no inode that is open: it never got the answers that these were made for. Not earlier:
+            # another reader's OPEN says nothing of them.
+            for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
+                self.release(fh)
+        if not self._drop(node):
+            self._slots.write_lookups(node)
 
     def _write(self, node: Node) -> None:
         node.seen = None
@@ -249,6 +307,7 @@ class InodeTable:
         if node.lookups or node.handles or node.needed or not self.has(node):
             return False
         del self.nodes[node.inode]
+        del self._by_identity[node.name.key, node.version, node.decoding, node.pinned]
         self._slots.give_back(node.slot)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
@@ -259,24 +318,29 @@ class InodeTable:
             self._drop(shown)
         return True
 
-    def _load(self) -> None:
-        nodes, handles = self._slots.load()
-        for node in nodes:
-            self.nodes[node.inode] = node
+    def _load(self, left: Records) -> None:
+        for node in left.nodes:
+            if node.inode in self.nodes:  # a predecessor died while it moved the record
+                self._slots.give_back(node.slot)
+            else:
+                self._enter(node)
+        for node in self.nodes.values():
             key = node.name.key
             if node.state is State.CURRENT or (node.state is State.SUPERSEDED and key not in self.told):
                 self.told[key] = node
                 self.spellings.setdefault(key, set()).add(node.name.spelling.encode())
-        for node in nodes:
             shown = self.nodes.get(node.shown)
             if shown is None:
                 node.shown = node.inode
             elif shown is not node:
                 shown.needed += 1
-        for record in handles:
-            owner, opened = self.nodes.get(record.inode), self.nodes.get(record.content)
-            if owner is None or opened is None:
-                self._slots.give_back(record.slot)
-                continue
-            settled = record.settled
-            self._adopt(Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled))
+        for record in left.handles:
+            self._load_handle(record)
+
+    def _load_handle(self, record: HandleRecord) -> None:
+        owner, opened = self.nodes.get(record.inode), self.nodes.get(record.content)
+        if owner is None or opened is None or record.fh in self.handles:
+            self._slots.give_back(record.slot)
+            return
+        settled = record.settled
+        self._adopt(Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled))

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from keyvaultfs.content.decode import Decoding
     from keyvaultfs.model import SecretName, Version
 
-FIRST_HASHED = 1 << 16
-"""Numbers below are the root's and those of the control directory."""
-
 
 class State(enum.IntEnum):
     """What an inode is to its name."""
@@ -26,6 +23,7 @@ class State(enum.IntEnum):
     SUPERSEDED = 2  # and the kernel is yet to be notified
     NOTIFIED = 3
     PINNED = 4  # of versions/NAME/VERSION: never superseded
+    LISTED = 5  # as PINNED, but nobody has looked it up yet: its size is not known
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +55,11 @@ class Node:
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is versions/NAME/VERSION, which stands for that version for good."""
+        return self.state is State.PINNED or self.state is State.LISTED
+
+    @property
     def superseded(self) -> bool:
         """Whether another version, or none, has its name."""
         return self.state is State.SUPERSEDED or self.state is State.NOTIFIED
@@ -64,6 +67,48 @@ class Node:
     def properties(self) -> Properties:
         """What the table alone knows of the version."""
         return Properties(created=self.created, updated=self.updated)
+
+
+@dataclass(slots=True, eq=False)
+class Directory:
+    """The inode of versions/NAME. `lookups` is as of `Node`."""
+
+    inode: InodeT
+    name: SecretName
+    slot: int
+    lookups: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Dirent:
+    """A name of the root, as who watches the folder was last told of it.
+
+    Attributes:
+        inode: what a listing calls it while the kernel has no other inode for it.
+        lookups: as of `Node`, for that inode.
+        updated: of the version that was last shown, in whole Unix seconds.
+        version: that version, None where a listing has shown the name and nobody has looked it up.
+        shown: whether the name is there.
+        told: whether watchers believe that it is.
+        changed: whether it stands for something else than they were told.
+        token: of the announcement that is on its way, which a successor goes on with; b"" if there is none.
+    """
+
+    inode: InodeT
+    name: SecretName
+    slot: int
+    lookups: int = 0
+    updated: int | None = None
+    version: Version | None = None
+    shown: bool = False
+    told: bool = False
+    changed: bool = False
+    token: bytes = b""
+
+    @property
+    def pending(self) -> bool:
+        """Whether watchers are yet to be told something."""
+        return self.shown != self.told or (self.shown and self.changed)
 
 
 @dataclass(slots=True, eq=False)

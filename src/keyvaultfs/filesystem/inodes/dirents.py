@@ -1,0 +1,86 @@
+"""What is no file's inode: the names of the root as watchers know them, and the directories of versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyvaultfs.filesystem.inodes import numbers
+from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyfuse3 import InodeT
+
+    from keyvaultfs.filesystem.inodes.slots import Slots
+    from keyvaultfs.model import SecretName
+
+
+class Dirents:
+    """The names that a listing or a look-up has shown. Each has a number, which a listing gives for want of another.
+
+    Args:
+        origin: the vault's origin: it is part of every number.
+    """
+
+    def __init__(self, slots: Slots, origin: str, left: Iterable[Dirent]) -> None:
+        self._slots = slots
+        self._origin = origin
+        self.by_key: dict[str, Dirent] = {}
+        self.by_inode: dict[int, Dirent] = {}
+        for dirent in left:
+            self._enter(dirent)
+
+    def of(self, name: SecretName) -> Dirent:
+        """The entry of a name, made if need be; written before it returns."""
+        dirent = self.by_key.get(name.key)
+        if dirent is None:
+            number = numbers.free(numbers.PLACEHOLDERS, self.by_inode.get, self._origin, name.key)
+            dirent = Dirent(number, name, self._slots.take())
+            self._enter(dirent)
+            self._slots.write_dirent(dirent)
+        return dirent
+
+    def note(self, dirent: Dirent) -> None:
+        """What is known of a name has changed: write it, or let it go when neither kernel nor watchers have it."""
+        if dirent.shown or dirent.told or dirent.lookups:
+            self._slots.write_dirent(dirent)
+        elif self.by_key.get(dirent.name.key) is dirent:
+            del self.by_key[dirent.name.key], self.by_inode[dirent.inode]
+            self._slots.give_back(dirent.slot)
+
+    def _enter(self, dirent: Dirent) -> None:
+        self.by_key[dirent.name.key] = self.by_inode[dirent.inode] = dirent
+
+
+class Directories:
+    """The directories ``.keyvaultfs/versions/NAME`` that the kernel may hold.
+
+    Args:
+        free: a number that no file and no directory has, for a directory of this name.
+    """
+
+    def __init__(self, slots: Slots, free: Callable[[SecretName], InodeT], left: Iterable[Directory]) -> None:
+        self._slots = slots
+        self._free = free
+        self.by_inode: dict[int, Directory] = {}
+        self._by_key: dict[str, Directory] = {}
+        for directory in left:
+            self._enter(directory)
+
+    def of(self, name: SecretName) -> Directory:
+        """The directory of a secret's versions, made if need be; written before it returns."""
+        directory = self._by_key.get(name.key)
+        if directory is None:
+            directory = Directory(self._free(name), name, self._slots.take())
+            self._enter(directory)
+            self._slots.write_directory(directory)
+        return directory
+
+    def drop(self, directory: Directory) -> None:
+        """The kernel no longer has it."""
+        del self.by_inode[directory.inode], self._by_key[directory.name.key]
+        self._slots.give_back(directory.slot)
+
+    def _enter(self, directory: Directory) -> None:
+        self.by_inode[directory.inode] = self._by_key[directory.name.key] = directory
