@@ -20,15 +20,19 @@ class Peer:
 
     Args:
         behave: is given the connection and `closing`, an event to wait on instead of sleeping.
+        host: an address to listen on.
+        port: 0 for a free one.
 
     Attributes:
         connections: how many there were.
         heard: what was sent to it, by connection.
     """
 
-    def __init__(self, behave: Callable[[Peer, socket.socket], None]) -> None:
+    def __init__(
+        self, behave: Callable[[Peer, socket.socket], None], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._behave = behave
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((host, port), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.closing = threading.Event()
         self.connections = 0

@@ -232,6 +232,7 @@ async def test_an_address_to_which_nothing_gets_through_costs_a_moment(
     with black_hole() as dead, black_hole() as dead_too, Peer(peer.says(OK)) as alive:
         names["vault.test"] = [dead, dead_too, alive.port]
         assert await ask(transport, NAME, 5) == 200
+        assert transport._client.doors.shunned(0.0) == {("127.0.0.1", dead), ("127.0.0.1", dead_too)}
 
 
 async def test_an_address_that_refuses_costs_nothing(

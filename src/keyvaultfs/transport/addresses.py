@@ -9,7 +9,7 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from itertools import chain, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Race:
     left: Callable[[], float]
     failed: set[Any] = field(default_factory=set)
     """Addresses that refused."""
+    outrun: set[Any] = field(default_factory=set)
+    """Addresses that had not answered when one that was tried later did."""
     _running: dict[int, tuple[socket.socket, Address]] = field(default_factory=dict)
     _error: OSError = field(default_factory=lambda: OSError("the name has no address"))
 
@@ -74,9 +76,11 @@ class Race:
                 # Never longer than this: `left` also tells that the attempt was ended from outside.
                 pause = min(self.left(), max(0.0, start_at - now) if waiting else STAGGER_SECONDS)
                 for descriptor, _ in poll.poll(pause * 1000):
+                    earlier = takewhile(descriptor.__ne__, tuple(self._running))
                     sock, (*_, address) = self._running.pop(descriptor)
                     poll.unregister(descriptor)
                     if not (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                        self.outrun = {self._running[one][1][4] for one in earlier}
                         return sock, address
                     self._lost(sock, address, number)
                     start_at = 0.0
