@@ -59,6 +59,7 @@ class Charge:
         told: hex of the answer that the kernel was given, or "" when it has had none.
         successor: True when an earlier worker has served this mount.
         keeper: the keeper's process id.
+        workers: how many the keeper has started, this one included.
     """
 
     launch: Launch
@@ -66,6 +67,7 @@ class Charge:
     told: str
     successor: bool
     keeper: int
+    workers: int = 0
 
     def pack(self) -> str:
         """As JSON."""
@@ -73,11 +75,11 @@ class Charge:
 
     @classmethod
     def unpack(cls, text: str) -> Charge:
-        """From JSON; unknown keys of a newer keeper are ignored."""
+        """From JSON; unknown keys of a newer keeper are ignored, and what an older one does not say is as it was."""
         data: dict[str, Any] = json.loads(text)
         known = {key: value for key, value in data["launch"].items() if key in Launch.__dataclass_fields__}
         known["generic"] = tuple(known.get("generic", ()))
-        rest = {key: data[key] for key in cls.__dataclass_fields__ if key != "launch"}
+        rest = {key: data[key] for key in cls.__dataclass_fields__ if key != "launch" and key in data}
         return cls(launch=Launch(**known), **rest)
 
 

@@ -1,4 +1,8 @@
-"""Plain counters, one dataclass for each part. Rendered in `filesystem.control`."""
+"""Plain counters, one dataclass for each part, and what each family of metrics means. `filesystem.exposition` renders.
+
+A family is named ``keyvaultfs_PART_FIELD``, or stands in `GAUGES`. Counters end in ``_total`` where they are shown.
+``keyvaultfs metrics`` adds the label ``mountpoint``, and ``keyvaultfs_up``: whether that mount answered.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,14 @@ class FilesystemMetrics:
 
 
 @dataclass(slots=True)
+class AuditMetrics:
+    """Records of opens."""
+
+    records: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
 class Metrics:
     """All counters of a worker."""
 
@@ -59,3 +71,50 @@ class Metrics:
     identity: IdentityMetrics = field(default_factory=IdentityMetrics)
     cache: CacheMetrics = field(default_factory=CacheMetrics)
     filesystem: FilesystemMetrics = field(default_factory=FilesystemMetrics)
+    audit: AuditMetrics = field(default_factory=AuditMetrics)
+
+
+PREFIX = "keyvaultfs"
+
+HELP = {
+    "transport_requests": "HTTP attempts, by kind: the status, or timeout, connection and the like.",
+    "transport_in_flight": "HTTP requests under way now.",
+    "transport_in_flight_max": "Most HTTP requests that were under way at once.",
+    "transport_stuck_threads": "Threads that wait for a name server beyond their deadline.",
+    "transport_throttled": "Answers that told the mount to wait (429, or Retry-After).",
+    "identity_requests": "Tokens asked for.",
+    "identity_failures": "Tokens that were not given.",
+    "cache_hits": "Look-ups served without asking the vault.",
+    "cache_misses": "Look-ups that had to ask the vault.",
+    "cache_stale_served": "Answers from before ttl, because nobody answered.",
+    "cache_gets": "Secrets asked for.",
+    "cache_version_gets": "Versions asked for by their id.",
+    "cache_list_pages": "Pages of the listing asked for.",
+    "cache_rotations": "Secrets found to have changed, gone or come.",
+    "cache_evictions": "Values let go because max_cache was full.",
+    "filesystem_requests": "Requests of the kernel, by kind.",
+    "filesystem_errors": "Requests of the kernel that failed, by errno.",
+    "filesystem_notifications": "Rotations told to the kernel, by outcome.",
+    "audit_records": "Opens that were recorded (option audit).",
+    "audit_lost": "Opens whose record could not be written.",
+}
+"""What each counter means, and each of the few in `GAUGE_FIELDS`."""
+
+GAUGE_FIELDS = {"transport_in_flight", "transport_in_flight_max", "transport_stuck_threads"}
+
+GAUGES = {
+    "up": "Whether the mount answered (by keyvaultfs metrics).",
+    "build": "The version that serves, as a label.",
+    "outage": "Whether nobody answers: the vault, or the identity endpoint.",
+    "circuit_open": "Whether the vault counts as dead, so that it is only probed.",
+    "vault_last_answer_age_seconds": "Seconds since the vault last answered; absent when it never has.",
+    "token_left_seconds": "Seconds until the token ends; 0 without one.",
+    "workers_started": "Workers that served this mount, this one included.",
+    "files_broken": "Files that cannot be read though the vault answers: refused, disabled, or not to be made.",
+    "stale_values": "Values older than ttl that are served because nobody answers.",
+    "known_names": "Secrets that are known, from listings and gets.",
+    "secret_expires_timestamp_seconds": "When a secret expires (its attribute exp), by name.",
+    "imds_fence": "Whether the token endpoint is fenced off from other users, by state: 1 for the one that holds.",
+    "readers_behind": "Readers that last opened an earlier version than the current one of a file.",
+}
+"""What each metric means that is no counter of a part. `build` is an info, `workers_started` a counter, else gauges."""

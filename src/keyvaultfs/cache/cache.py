@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -252,8 +252,29 @@ class Cache:
         self.listings.expire()
         self.fetches.distrust()
 
-    def snapshot(self) -> dict[str, object]:
-        """For the file ``status``; never a value."""
+    def expiries(self) -> dict[str, int]:
+        """When secrets expire (Unix seconds), by name: of those that do, as far as listings and gets have told."""
+        found = (
+            {}
+            if self.listings.last is None
+            else {
+                str(item.name): item.properties.expires
+                for item in self.listings.last.items
+                if item.properties.expires is not None and self._matches(item.name)
+            }
+        )
+        for record in self.records.values():
+            if record.properties is not None:
+                found.pop(str(record.name), None)
+                if record.properties.expires is not None:
+                    found[str(record.name)] = record.properties.expires
+        return found
+
+    def snapshot(self) -> dict[str, Any]:
+        """For the files ``status`` and ``metrics``; never a value.
+
+        Ages in seconds; ``answered`` is the age of the vault's last answer, None if it never answered.
+        """
         now = trio.current_time()
         states = [
             record.state(now, self.limits) for record in self.records.values() if record.version is not None
@@ -270,6 +291,9 @@ class Cache:
             "listed": None if listing is None else len(listing.items),
             "listing_age": None if listing is None else round(now - listing.began, 1),
             "outage": bool(self.outage),
+            "answered": None
+            if math.isinf(self.outage.last_answer)
+            else round(now - self.outage.last_answer, 1),
         }
 
     # What the parts need.

@@ -134,6 +134,10 @@ class SharedToken:
         """Ask for a token now, as after a suspended machine woke; the old one is used until then."""
         self._wanted.set()
 
+    def left(self) -> float:
+        """Seconds until the token ends; 0 without one."""
+        return 0.0 if self._token is None else self._token.expires - trio.current_time()
+
     def status(self) -> dict[str, object]:
         """For the file ``status``."""
         if self._token is None:

@@ -69,6 +69,7 @@ class Keeper:
         self.told = ""
         self._asking: int | None = None
         self._served = False
+        self._started = 0
         self._last_words = "it could not be started"
         self._stop: str | None = None
         self._exit = 0
@@ -264,12 +265,14 @@ class Keeper:
             self.notifier.send("READY=1")
 
     def _start(self) -> None:
+        self._started += 1
         charge = ipc.Charge(
             launch=self.launch,
             init=self.init.hex(),
             told=self.told,
             successor=self._served,
             keeper=os.getpid(),
+            workers=self._started,
         )
         now = time.monotonic()
         try:

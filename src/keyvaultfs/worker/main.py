@@ -33,10 +33,12 @@ from keyvaultfs.model import NAME_PATTERN, SecretName
 from keyvaultfs.version import package_version
 from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
+from keyvaultfs.worker.gauges import gauges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyvaultfs.filesystem.exposition import Gauges
     from keyvaultfs.ipc import Channel, Charge
     from keyvaultfs.settings.options import Settings
     from keyvaultfs.worker.privileges import InForce
@@ -165,7 +167,7 @@ class Worker:
             concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
         self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=settings.decode)
-        self.control = Control(look, self.metrics, self.status, self._refresh)
+        self.control = Control(look, self.metrics, self.status, self._refresh, self.gauges)
         self.operations = Operations(
             cache=self.cache,
             table=self.table,
@@ -196,6 +198,11 @@ class Worker:
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap
             "python": platform.python_version(),
         }
+
+    def gauges(self) -> Gauges:
+        """What the file ``metrics`` shows beside the counters; never a value."""
+        workers = max(1, self.charge.workers)
+        return gauges(self.chain, self.cache, self.causes, version=_VERSION, workers=workers)
 
     def _poke(self) -> None:
         self.channel.send("poke")

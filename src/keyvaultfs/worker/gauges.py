@@ -1,0 +1,43 @@
+"""What the file ``metrics`` shows beside the counters: how things are now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyvaultfs.fence import Fence, fence
+
+if TYPE_CHECKING:
+    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.filesystem.exposition import Gauges
+    from keyvaultfs.log import Causes
+    from keyvaultfs.worker.chain import Chain
+
+_NO_FILE = {"", "the listing"}
+
+
+def gauges(chain: Chain, cache: Cache, causes: Causes, *, version: str, workers: int) -> Gauges:
+    """Gauges by family; see `metrics.GAUGES`. Never a value of a secret.
+
+    Args:
+        version: of this program.
+        workers: how many have served the mount.
+    """
+    known = cache.snapshot()
+    held = fence().fence
+    found: dict[str, float | dict[tuple[str, str], float]] = {
+        "build": {("version", version): 1},
+        "outage": int(bool(cache.outage)),
+        "circuit_open": int(chain.throttle.open),
+        "token_left_seconds": max(0.0, chain.token.left()),
+        "workers_started": workers,
+        "files_broken": len(causes.subjects() - _NO_FILE),
+        "stale_values": known["stale"],
+        "known_names": cache.listings.names_known(),
+        "imds_fence": {("state", one.value): int(one is held) for one in Fence},
+        "secret_expires_timestamp_seconds": {
+            ("name", name): expires for name, expires in sorted(cache.expiries().items())
+        },
+    }
+    if known["answered"] is not None:
+        found["vault_last_answer_age_seconds"] = known["answered"]
+    return found
