@@ -46,7 +46,7 @@ def package() -> Path:
 @pytest.fixture(scope="session")
 def installed(endpoint: VaultProcess, package: Path) -> Iterator[Machine]:
     """A machine, off, on which apt has installed the package; the others' disks lie over its own."""
-    with with_package(endpoint, package) as machine:
+    with with_package(endpoint, machines.base(package), package) as machine:
         yield machine
 
 
@@ -59,15 +59,15 @@ def outdated(
         os.environ.get("OLDER_PACKAGE")
         or machines.renamed(package, "0.0.1", tmp_path_factory.mktemp("older"))
     )
-    with with_package(endpoint, older) as machine:
+    with with_package(endpoint, machines.base(package), older) as machine:
         machine.write("/root/keyvaultfs.deb", package.read_bytes())
         yield machine
 
 
 @contextlib.contextmanager
-def with_package(endpoint: VaultProcess, package: Path) -> Iterator[Machine]:
-    """A machine, off, on which apt has installed a package."""
-    with above(machines.base(package), endpoint.pid) as machine:
+def with_package(endpoint: VaultProcess, base: Path, package: Path) -> Iterator[Machine]:
+    """A machine, off, over the disk `base`, on which apt has installed a package."""
+    with above(base, endpoint.pid) as machine:
         machine.write("/etc/hosts", f"127.0.0.1 localhost {HOST}\n")
         authority = Path(endpoint.ca_file).read_text(encoding="ascii")
         machine.write("/usr/local/share/ca-certificates/dev.crt", authority)

@@ -47,12 +47,12 @@ def renamed(deb: Path, version: str, folder: Path) -> Path:
 
 
 def base(deb: Path) -> Path:
-    """The root that machines are copied from, without the package but with what it depends on at hand for apt."""
-    field = subprocess.run(
-        ["dpkg-deb", "--field", str(deb), "Depends"], capture_output=True, text=True, check=True
-    )
-    depends = [word.split()[0].partition(":")[0] for word in field.stdout.split(",")]
-    return roots.base(SUITE, _BASE, depends)
+    """The root that machines are copied from, without the package but with what it wants at hand for apt."""
+    wanted = []
+    for field in ("Depends", "Recommends"):
+        done = subprocess.run(["dpkg-deb", "--field", deb, field], capture_output=True, text=True, check=True)
+        wanted += [word.split()[0].partition(":")[0] for word in done.stdout.split(",") if word.strip()]
+    return roots.base(SUITE, _BASE, wanted)
 
 
 class Machine:
