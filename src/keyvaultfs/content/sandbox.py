@@ -70,6 +70,8 @@ class Purse:
         elif isinstance(value, dict):
             for pair in value.items():
                 self.pay_for(pair)
+        elif isinstance(value, jinja2.Undefined):
+            str(value)  # which is an error, also in the midst of a list
         elif isinstance(value, list | tuple):
             self.pay(_ITEM)
             for item in value:
@@ -171,7 +173,9 @@ def _range(context: runtime.Context, *args: int) -> range:
     return made
 
 
-_PLAIN = jinja2.Environment(autoescape=False)  # noqa: S701 - files are no HTML; it only runs Jinja2's own filters
+_PLAIN = Environment(
+    autoescape=False
+)  # with Jinja2's own filters; some look attributes up, so it is a sandbox too
 
 
 def _paid(name: str) -> Callable[..., Any]:
