@@ -173,9 +173,8 @@ def _range(context: runtime.Context, *args: int) -> range:
     return made
 
 
-_PLAIN = Environment(
-    autoescape=False
-)  # with Jinja2's own filters; some look attributes up, so it is a sandbox too
+# With Jinja2's own filters, of which some look attributes up: so it is a sandbox too.
+_PLAIN = Environment(autoescape=False, undefined=jinja2.StrictUndefined)
 
 
 def _paid(name: str) -> Callable[..., Any]:
