@@ -29,11 +29,7 @@ class NotFound(KeyVaultFSError):
 
 
 class Refused(KeyVaultFSError):
-    """The vault answered and said no: it wins over what is cached.
-
-    `identity` raises it as well, for a refusal that asking again soon does not cure; to the cache that is
-    `Unavailable`, since only the vault takes a secret away.
-    """
+    """The vault answered and said no: it wins over what is cached. Nobody else's no does, nor the token endpoint's."""
 
 
 class Disabled(Refused):

@@ -216,6 +216,48 @@ def test_the_token_endpoint_comes_back_while_a_reader_waits(
     assert (kv / "pw").read_text() == "here"
 
 
+@pytest.mark.parametrize("status", [404, 410, 429, 500])
+def test_a_reader_waits_for_the_next_try_of_a_token_in_place_of_a_rejected_one(
+    vault: VaultProcess, mount: Mounter, status: int
+) -> None:
+    vault.bulk([{"name": name, "value": name} for name in ("pw", "other")])
+    kv = mount("timeout=10")
+    assert outcome(kv / "pw") == "pw"
+    vault.fault(which="imds", status=status, times=1)
+    vault.revoke_tokens()
+    assert subprocess.check_output(["cat", kv / "other"], text=True) == "other"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"status": 400, "json": {"error": "invalid_request", "error_description": "Identity not found"}},
+        {"status": 403, "body": b"unreachable"},
+        {"status": 200, "body": b"<html>another cloud's</html>"},
+    ],
+    ids=["400", "403", "HTML"],
+)
+def test_while_the_token_endpoint_gives_none_cached_values_are_served_stale(
+    vault: VaultProcess, mount: Mounter, said: dict[str, object]
+) -> None:
+    vault.set("pw", "here")
+    kv = mount("ttl=1", "timeout=5")
+    assert outcome(kv / "pw") == "here"
+    inode = os.stat(kv / "pw").st_ino
+    vault.fault(which="imds", **said)
+    vault.revoke_tokens()
+
+    def stale() -> bool:
+        return subprocess.check_output(["cat", kv / "pw"]) == b"here" and (
+            os.getxattr(kv / "pw", "user.keyvault.state") == b"stale"
+        )
+
+    wait_until(stale, "the value to be stale")
+    assert os.stat(kv / "pw").st_ino == inode, "it was neither taken away nor replaced"
+    kv.says("no token from the identity endpoint error=Identity-")
+    assert "refuses" not in kv.log()
+
+
 def test_a_missing_identity_is_an_error_with_the_mend_and_asked_for_again(
     vault: VaultProcess, mount: Mounter
 ) -> None:

@@ -13,9 +13,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyvaultfs.errors import BadAnswer, KeyVaultFSError, Refused, Unavailable
+from keyvaultfs.errors import BadAnswer, KeyVaultFSError, NotFound, Refused, Unavailable
 from keyvaultfs.identity.imds import ImdsSource
-from keyvaultfs.identity.token import IN_HAND_SECONDS, AccessToken, SharedToken
+from keyvaultfs.identity.token import IN_HAND_SECONDS, AccessToken, Declined, SharedToken
 from keyvaultfs.keyvault.client import KeyVaultClient
 from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.log import Causes
@@ -167,11 +167,11 @@ async def test_a_refusal_is_told_at_once_for_a_while_and_asked_again_later(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = FakeSource()
-    source.always = Refused("Identity-invalid_request", "name one with client_id=")
+    source.always = Declined("Identity-invalid_request", "name one with client_id=")
     with caplog.at_level(logging.INFO, "keyvaultfs"):
         async with shared(source) as token:
             for _ in range(20):
-                with pytest.raises(Refused):
+                with pytest.raises(Declined):
                     await text(token)
             assert len(source.asked) == 1
             await trio.sleep(60)
@@ -201,6 +201,63 @@ async def test_a_rejected_token_is_replaced_once_for_all(autojump_clock: MockClo
                 nursery.start_soon(reject)
         assert len(source.asked) == 2
         assert {one.text.reveal() for one in found if one is not None} == {b"token-2"}
+
+
+@pytest.mark.parametrize("status", [404, 410, 429, 500])
+async def test_who_waits_for_a_token_in_place_of_a_rejected_one_waits_for_the_next_try(
+    autojump_clock: MockClock, status: int
+) -> None:
+    source = FakeSource()
+    async with shared(source) as token:
+        with trio.fail_after(10):
+            old = await token.current()
+            source.trouble = [Unavailable(f"Identity-{status}"), Unavailable("TokenTimeout")]
+            newer = await token.rejected(old)
+        assert newer is not None
+        assert newer.text.reveal() == b"token-4"
+
+
+async def test_nobody_waits_for_a_try_that_comes_after_his_deadline(autojump_clock: MockClock) -> None:
+    source = FakeSource()
+    async with shared(source) as token:
+        with trio.fail_after(10):
+            old = await token.current()
+        source.trouble = [Unavailable("Identity-429", retry_after=30.0)]
+        begin = trio.current_time()
+        with trio.fail_after(10), pytest.raises(Unavailable, match="Identity-429"):
+            await token.rejected(old)
+        assert trio.current_time() == begin
+
+
+async def test_while_the_endpoint_knows_no_identity_nobody_waits_and_nothing_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    source = FakeSource(600)
+    async with shared(source) as token:
+        with trio.fail_after(10):
+            old = await token.current()
+        source.always = Declined("Identity-invalid_request")
+        with trio.fail_after(10), pytest.raises(Unavailable, match="invalid_request"):
+            await token.rejected(old)
+        await trio.sleep(700)  # it has ended
+        for _ in range(60):
+            begin = trio.current_time()
+            with trio.fail_after(10), pytest.raises(Unavailable, match="invalid_request"):
+                await token.current()
+            assert trio.current_time() == begin
+            await trio.sleep(1)
+
+
+@pytest.mark.parametrize("said", [Refused("Identity-Odd", "a mend"), NotFound("Identity-Odd", "a mend")])
+async def test_whatever_a_source_raises_it_is_not_the_vault_that_refuses(
+    autojump_clock: MockClock, said: KeyVaultFSError
+) -> None:
+    source = FakeSource()
+    source.always = said
+    async with shared(source) as token:
+        with pytest.raises(Unavailable) as caught:
+            await text(token)
+        assert (caught.value.cause, caught.value.hint) == (said.cause, said.hint)
 
 
 async def test_a_rejected_token_of_which_the_endpoint_has_no_other_is_not_asked_for_again_and_again(
@@ -363,7 +420,7 @@ async def test_passing_trouble_of_the_endpoint_is_nobody_answering(status: int) 
     ("code", "mend"), [("invalid_request", "client_id="), ("invalid_resource", "resource=")]
 )
 async def test_a_400_says_what_to_do_and_does_not_quote(code: str, mend: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Declined) as caught:
         await fetched(400, {"error": code, "error_description": "Identity canary not found"})
     assert mend in caught.value.hint
     assert "canary" not in str(caught.value)
@@ -372,10 +429,19 @@ async def test_a_400_says_what_to_do_and_does_not_quote(code: str, mend: str) ->
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", {"error": ["x"]}, {"error": "a b\nc"}, {"error": "x" * 999}]
 )
-async def test_any_400_is_a_refusal_or_a_bad_answer(body: object) -> None:
-    with pytest.raises((Refused, BadAnswer)) as caught:
-        await fetched(400, body)
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 418, 302])
+async def test_whatever_else_the_endpoint_says_takes_no_secret_away(body: object, status: int) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await fetched(status, body)
+    assert isinstance(caught.value, Declined | BadAnswer)
     assert "\n" not in str(caught.value)
+    assert caught.value.cause.startswith("Identity-")
+    assert caught.value.hint
+
+
+async def test_a_byte_order_mark_before_the_json_changes_nothing(autojump_clock: MockClock) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(GOOD | {"expires_in": "3600"}).encode()
+    assert (await fetched(200, body)).text.reveal() == b"ey.canary"
 
 
 # --- what the client does with a 401 -----------------------------------------------------------------------

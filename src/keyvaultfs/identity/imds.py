@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import trio
 
-from keyvaultfs.errors import BadAnswer, Refused, Unavailable
-from keyvaultfs.identity.token import AccessToken
+from keyvaultfs.errors import BadAnswer, Unavailable
+from keyvaultfs.identity.token import AccessToken, Declined
 from keyvaultfs.model import SecretValue
 from keyvaultfs.transport import retry
 
@@ -68,13 +68,13 @@ class ImdsSource:
             return self._token(answer)
         if answer.status == 400:
             code = _word(_object(answer.body).get("error"))
-            raise Refused(
+            raise Declined(
                 f"Identity-{code or '400'}", _HINTS.get(code, "the identity endpoint refused the request")
             )
         if answer.status in {404, 410, 429} or answer.status >= 500:
             wish = retry.retry_after(answer.headers, self._wall())
             raise Unavailable(f"Identity-{answer.status}", retry_after=wish)
-        raise Unavailable(f"Identity-{answer.status}", _NOT_AZURE)
+        raise Declined(f"Identity-{answer.status}", _NOT_AZURE)
 
     def _token(self, answer: Answer) -> AccessToken:
         data = _object(answer.body)
@@ -94,7 +94,7 @@ class ImdsSource:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body.decode("utf-8"))
+        data = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise BadAnswer("Identity-NotJSON", _NOT_AZURE) from None
     if not isinstance(data, dict):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from keyvaultfs.errors import KeyVaultFSError, Refused, Unavailable, bare
+from keyvaultfs.errors import BadAnswer, KeyVaultFSError, Unavailable, bare
 from keyvaultfs.transport import retry
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ IN_HAND_SECONDS = 300.0
 
 _HALF_LIFE_FROM_SECONDS = 7200.0
 _SAME_AGAIN_SECONDS = 5.0
-_REFUSED_SECONDS = 10.0
+_DECLINED_SECONDS = 10.0
+_FIRST_SECONDS = 0.8
 _LONGEST_PAUSE_SECONDS = 15.0
+_LONGEST_WISH_SECONDS = 60.0
 _CAUSE = "no token from the identity endpoint"
 
 
@@ -52,6 +54,13 @@ class AccessToken:
         return self.expires - min(IN_HAND_SECONDS, life / 2)
 
 
+class Declined(Unavailable):
+    """The source answered, and gives no token: asking again in a moment will not help, but later it may (PROTOCOL §7).
+
+    Never `Refused`: that is the vault's word about a secret, and takes it away.
+    """
+
+
 class TokenSource(Protocol):
     """Where tokens come from."""
 
@@ -60,7 +69,7 @@ class TokenSource(Protocol):
 
         Raises:
             Unavailable: nobody answered; worth asking again soon.
-            Refused: there is no such identity, or the like; asked again later all the same (PROTOCOL §7).
+            Declined, BadAnswer: there is no such identity, or the like; asked again later all the same.
         """
 
 
@@ -88,8 +97,8 @@ class SharedToken:
         self._rng = rng
         self._attempt_seconds = attempt_seconds
         self._token: AccessToken | None = None
-        self._refusal: tuple[KeyVaultFSError, float] | None = None
-        self._failure: KeyVaultFSError | None = None
+        self._failure: Unavailable | None = None
+        self._next_try = -math.inf
         self._wanted = trio.Event()
         self._settled = trio.Event()
         self._same_until = -math.inf
@@ -98,32 +107,39 @@ class SharedToken:
         """A token that has not ended; waits for one within the caller's deadline.
 
         Raises:
-            Refused: the source said no, a moment ago.
+            Declined, BadAnswer: the source gave none, a moment ago.
         """
         while True:
             now = trio.current_time()
             if self._token is not None and now < self._token.expires:
                 return self._token
-            if self._refusal is not None and now < self._refusal[1]:
-                raise copy.copy(self._refusal[0]) from None
+            if isinstance(self._failure, _DEFINITE) and now < self._next_try:
+                raise copy.copy(self._failure) from None
             self._wanted.set()
             await self._settled.wait()
 
     async def rejected(self, token: AccessToken) -> AccessToken | None:
         """The vault took `token` for invalid: a newer one, or None when the source has nothing newer.
 
+        A failure of the source that may be over soon is waited out, as long as its next try is before the caller's
+        deadline.
+
         Raises:
-            Unavailable, Refused: as the source; trio.TooSlowError is the caller's own.
+            Unavailable: as the source; trio.TooSlowError is the caller's own.
         """
-        if self._token is not None and self._token is not token:
-            return self._token
-        if trio.current_time() < self._same_until:
-            return None
-        before = self._settled
-        self._wanted.set()
-        await before.wait()
-        if self._failure is not None:
-            raise copy.copy(self._failure) from None
+        while True:
+            if self._token is not None and self._token is not token:
+                return self._token
+            if trio.current_time() < self._same_until:
+                return None
+            before = self._settled
+            self._wanted.set()
+            await before.wait()
+            if self._failure is None:
+                break
+            definite = isinstance(self._failure, _DEFINITE)
+            if definite or self._next_try >= trio.current_effective_deadline():
+                raise copy.copy(self._failure) from None
         if self._token is None or self._token.text.reveal() == token.text.reveal():
             # IMDS hands out a token that it caches itself: there is no way to make it give another.
             self._same_until = trio.current_time() + _SAME_AGAIN_SECONDS
@@ -153,28 +169,41 @@ class SharedToken:
                 due = math.inf if self._token is None else self._token.due() - trio.current_time()
                 with trio.move_on_after(max(0.0, due)):
                     await self._wanted.wait()
-            failures = 0 if await self._renew() else failures + 1
-            if failures:
-                first = _REFUSED_SECONDS if isinstance(self._failure, Refused) else 0.8
-                pause = retry.pause(failures, self._rng, first=first / 2, longest=_LONGEST_PAUSE_SECONDS)
-                wish = getattr(self._failure, "retry_after", None)
-                await trio.sleep(max(0.1, pause, min(60.0, wish or 0.0)))
+            await self._renew()
+            failures = 0 if self._failure is None else failures + 1
+            if self._failure is not None:
+                pause = self._pause(self._failure, failures)
+                self._next_try = trio.current_time() + pause
+                await trio.sleep(pause)
 
-    async def _renew(self) -> bool:
+    def _pause(self, failure: Unavailable, failures: int) -> float:
+        """Seconds until the next try, after so many failures in a row."""
+        first = _DECLINED_SECONDS if isinstance(failure, _DEFINITE) else _FIRST_SECONDS
+        pause = retry.pause(failures, self._rng, first=first / 2, longest=_LONGEST_PAUSE_SECONDS)
+        return max(0.1, pause, min(_LONGEST_WISH_SECONDS, failure.retry_after or 0.0))
+
+    async def _renew(self) -> None:
         self._metrics.requests += 1
         try:
             with trio.fail_after(self._attempt_seconds):
                 self._token = await self._source.fetch()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self._metrics.failures += 1
-            self._failure = bare(exc) if isinstance(exc, KeyVaultFSError) else Unavailable("TokenTimeout")
-            if isinstance(exc, Refused):
-                self._refusal = (exc, trio.current_time() + _REFUSED_SECONDS)
+            self._failure = _as_failure(exc)
             self._causes.begin(_CAUSE, error=self._failure.cause, hint=repr(self._failure.hint))
         else:
-            self._failure = self._refusal = None
+            self._failure = None
             self._causes.end(_CAUSE)
         self._wanted = trio.Event()  # who asked meanwhile has his answer
         settled, self._settled = self._settled, trio.Event()
         settled.set()
-        return self._failure is None
+
+
+_DEFINITE = (Declined, BadAnswer)
+
+
+def _as_failure(exc: Exception) -> Unavailable:
+    """What is remembered, and told to readers: whatever the source says, it is not the vault that says it."""
+    if isinstance(exc, Unavailable):
+        return bare(exc)
+    return Declined(exc.cause, exc.hint) if isinstance(exc, KeyVaultFSError) else Unavailable("TokenTimeout")
