@@ -1,11 +1,11 @@
 """Jinja2 for templates: what `language` allows, with a bound on what it may cost.
 
-Nothing that runs in Python can be interrupted from outside, so a template pays as it goes: for each turn of a loop, for
-each filter, and for what it makes. Two renderings of the same secrets are the same, so there is no ``random``.
+The parts of a template that loop, join, collect and write are wrapped in filters that pay (`purse`).
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,71 +13,16 @@ import jinja2
 from jinja2 import meta, nodes, runtime, sandbox, visitor
 from jinja2.utils import pass_context
 
-from keyvaultfs.content import language, quoting
+from keyvaultfs.content import filters, language
 from keyvaultfs.content.language import Mistake, Use
+from keyvaultfs.content.purse import STEP, TURNS, Purse
 from keyvaultfs.errors import CannotMake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_TURNS = 10_000  # of all loops together, and the longest range
-_PURSE = 32 << 20  # characters that a rendering may make and look at, all steps together
-_STEP = 256  # what a filter or a turn costs besides
-_ITEM = 16  # what a list, a number and the like cost
 _BITS = 4_096  # of a number
 _FILE = "<template>"
-_FILTERS = (  # noqa: SIM905 - a list would have 46 lines
-    "abs capitalize center count d default dictsort e escape filesizeformat first float forceescape format indent int"
-    " items join last length list lower map max min reject rejectattr replace reverse round safe select selectattr sort"
-    " string sum title tojson trim truncate unique upper urlencode wordcount"
-).split()
-_WIDE = re.compile(r"[0-9]{4}|\*")
-
-
-class Purse:
-    """What a rendering has left to spend.
-
-    Args:
-        toll: what a turn of a loop costs besides, since it may write the whole template.
-    """
-
-    def __init__(self, toll: int) -> None:
-        self._left = _PURSE
-        self._turns = _TURNS
-        self._toll = toll + _STEP
-
-    def pay(self, cost: int) -> None:
-        """Spend.
-
-        Raises:
-            CannotMake: there is not so much left.
-        """
-        self._left -= cost
-        if self._left < 0:
-            raise CannotMake("the template makes too much")
-
-    def turn(self) -> None:
-        """Pay for a turn of a loop; raises as `pay` does."""
-        self._turns -= 1
-        if self._turns < 0:
-            raise CannotMake(f"the loops of the template have more than {_TURNS} turns")
-        self.pay(self._toll)
-
-    def pay_for(self, value: object) -> None:
-        """Pay for a value and all that is in it, however often; raises as `pay` does."""
-        if isinstance(value, str):
-            self.pay(len(value))
-        elif isinstance(value, dict):
-            for pair in value.items():
-                self.pay_for(pair)
-        elif isinstance(value, jinja2.Undefined):
-            str(value)  # which is an error, also in the midst of a list
-        elif isinstance(value, list | tuple):
-            self.pay(_ITEM)
-            for item in value:
-                self.pay_for(item)
-        else:
-            self.pay(_ITEM * len(value) if isinstance(value, range) else _ITEM)
 
 
 class Environment(sandbox.ImmutableSandboxedEnvironment):
@@ -167,116 +112,20 @@ def _out(context: runtime.Context, value: Any) -> str:
 @pass_context
 def _range(context: runtime.Context, *args: int) -> range:
     made = range(*args)
-    if len(made) > _TURNS:
-        raise CannotMake(f"a range in a template has at most {_TURNS} numbers")
-    context["_purse"].pay(_STEP)
+    if len(made) > TURNS:
+        raise CannotMake(f"a range in a template has at most {TURNS} numbers")
+    context["_purse"].pay(STEP)
     return made
 
 
-# With Jinja2's own filters, of which some look attributes up: so it is a sandbox too.
-_PLAIN = Environment(autoescape=False, undefined=jinja2.StrictUndefined)
-
-
-def _paid(name: str) -> Callable[..., Any]:
-    """One of Jinja2's filters, which pays for what it takes and what it gives."""
-
-    @pass_context
-    def run(context: runtime.Context, value: Any, *args: Any, **kwargs: Any) -> Any:
-        purse: Purse = context["_purse"]
-        purse.pay(_STEP)
-        if not isinstance(value, str | int | float | range | jinja2.Undefined):
-            value = value if isinstance(value, dict | list | tuple) or value is None else list(value)
-        for one in (value, *args, *kwargs.values()):
-            if not isinstance(one, jinja2.Undefined):
-                purse.pay_for(one)
-        if name in _COSTS:
-            purse.pay(_COSTS[name](value, *args, **kwargs))
-        result = _PLAIN.call_filter(name, value, args, kwargs, context=context)
-        result = _plain(result)
-        if not isinstance(result, jinja2.Undefined):
-            purse.pay_for(result)
-        return result
-
-    return run
-
-
-def _plain(result: Any) -> Any:
-    """Markup is text to a file; what is made lazily is made now, while it is paid for."""
-    if isinstance(result, str):
-        return str.__str__(result)
-    if isinstance(result, int | float | dict | list | tuple | range | jinja2.Undefined) or result is None:
-        return result
-    return list(result)
-
-
-def _cost_of_center(text: Any, width: int = 80) -> int:
-    return len(str(text)) + int(width)
-
-
-def _cost_of_format(text: Any, *args: Any, **kwargs: Any) -> int:
-    if _WIDE.search(str(text)):
-        raise CannotMake("the template formats with a width that is too large")
-    return 1_000 * (len(args) + len(kwargs))
-
-
-def _cost_of_indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> int:
-    del first, blank
-    return (str(text).count("\n") + 1) * (len(width) if isinstance(width, str) else int(width))
-
-
-def _cost_of_join(values: Any, between: Any = "", attribute: Any = None) -> int:
-    del attribute
-    return len(values) * len(str(between))
-
-
-def _cost_of_replace(text: Any, old: Any, new: Any, count: int | None = None) -> int:
-    del count
-    return len(str(text)) + (str(text).count(str(old)) + 1) * len(str(new))
-
-
-def _cost_of_tojson(value: Any, indent: int | None = None) -> int:
-    if indent is not None and not 0 <= int(indent) <= 16:
-        raise CannotMake("the template indents JSON too far")
-    del value
-    return 0
-
-
-_COSTS: Mapping[str, Callable[..., int]] = {
-    "center": _cost_of_center,
-    "format": _cost_of_format,
-    "indent": _cost_of_indent,
-    "join": _cost_of_join,
-    "replace": _cost_of_replace,
-    "tojson": _cost_of_tojson,
-}
-"""What those filters make that can make much of little, before they make it."""
-
-
-def _quoting(function: Callable[[str], str]) -> Callable[..., Any]:
-    @pass_context
-    def run(context: runtime.Context, value: Any) -> str:
-        text = str(value)
-        context["_purse"].pay(_STEP + len(text))
-        quoted = function(text)
-        context["_purse"].pay(len(quoted))
-        return quoted
-
-    return run
-
-
-def _environment(text: str) -> Environment:
+@functools.cache
+def _environment(newline: str) -> Environment:
+    options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "autoescape": False}  # files are no HTML
     made = Environment(
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # files are no HTML
-        keep_trailing_newline=True,
-        newline_sequence="\r\n" if "\r\n" in text and not re.search(r"(?<!\r)\n", text) else "\n",
-        optimized=False,
-        cache_size=0,
+        keep_trailing_newline=True, newline_sequence=newline, optimized=False, cache_size=0, **options
     )
     made.globals.clear()
-    made.filters = {"_each": _each, "_made": _made, "_out": _out}
-    made.filters |= {name: _paid(name) for name in _FILTERS}
-    made.filters |= {name: _quoting(function) for name, function in quoting.FILTERS.items()}
+    made.filters = {"_each": _each, "_made": _made, "_out": _out} | filters.table(Environment(**options))
     return made
 
 
@@ -286,8 +135,9 @@ def compiled(text: str) -> tuple[jinja2.Template, tuple[Use, ...]]:
     Raises:
         Mistake: it is no template, or does what it may not.
     """
-    environment = _environment(text)
-    names = {*_FILTERS, *quoting.FILTERS}
+    windows = "\r\n" in text and re.search(r"(?<!\r)\n", text) is None
+    environment = _environment("\r\n" if windows else "\n")
+    names = {name for name in environment.filters if not name.startswith("_")}
     try:
         tree = environment.parse(text)
         found = language.uses(tree, names, environment.tests)
