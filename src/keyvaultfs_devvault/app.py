@@ -6,11 +6,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from starlette.datastructures import Headers, QueryParams
 from starlette.routing import Match, Route
 
 from keyvaultfs_devvault import errors, paging, wire
 from keyvaultfs_devvault.records import VERSION
-from keyvaultfs_devvault.request import VAULT, Answer, Call, parse_headers, parse_query
+from keyvaultfs_devvault.request import VAULT, Answer, Call
 from keyvaultfs_devvault.store import check_name
 from keyvaultfs_devvault.tokens import challenge
 
@@ -84,8 +85,8 @@ class VaultApp:
             op=op,
             name=found.get("name"),
             version=found.get("version"),
-            query=parse_query(scope["query_string"]),
-            headers=parse_headers(scope["headers"]),
+            query=QueryParams(scope["query_string"]),
+            headers=Headers(scope=scope),
             body=body,
         )
 

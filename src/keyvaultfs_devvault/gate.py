@@ -7,6 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Router
 
 from keyvaultfs_devvault import mangle
 
@@ -51,13 +54,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "lifespan":
-            await lifespan(receive, send)
+            await Router().lifespan(scope, receive, send)
             return
         connection = self._find(scope.get("client"))
-        body = await read_body(receive)
-        if connection is None or body is None or scope["type"] != "http":
-            await _start(send, 400, {"connection": "close"})
-            await send({"type": "http.response.body", "body": b""})
+        body = await read_body(Request(scope, receive)) if scope["type"] == "http" else None
+        if connection is None or body is None:
+            await Response(status_code=400, headers={"connection": "close"})(scope, receive, send)
             return
         call = self._app.call(scope, body)
         entry = self._state.journal.begin(call)
@@ -90,30 +92,17 @@ class Gate:
         return await _send_slowly(answer, rule, receive, send)
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
-    """Answer the server's start and end."""
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
-async def read_body(receive: Receive) -> bytes | None:
+async def read_body(request: Request) -> bytes | None:
     """The whole body, or None if there is none to be had, or too much."""
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        piece = message.get("body", b"")
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+    body = b""
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY:
+                return None
+    except ClientDisconnect:
+        return None
+    return body
 
 
 async def _send_whole(answer: Answer, send: Send) -> None:

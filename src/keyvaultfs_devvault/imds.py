@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.datastructures import Headers, QueryParams
+
 from keyvaultfs_devvault.arc import KeyFiles, KeyWanted
 from keyvaultfs_devvault.errors import TokenError, VaultError
-from keyvaultfs_devvault.request import IMDS, Answer, Call, parse_headers, parse_query
+from keyvaultfs_devvault.request import IMDS, Answer, Call
 from keyvaultfs_devvault.tokens import CLIENT_ID
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ class ImdsApp:
             method=scope["method"],
             path=path,
             op=op,
-            query=parse_query(scope["query_string"]),
-            headers=parse_headers(scope["headers"]),
+            query=QueryParams(scope["query_string"]),
+            headers=Headers(scope=scope),
             body=body,
         )
 
@@ -98,7 +100,7 @@ class ImdsApp:
             raise TokenError("invalid_request", "Request with X-Forwarded-For header is not allowed")
         if not call.parameter("api-version"):
             raise _ApiVersion
-        names = [name for name, _ in call.query]
+        names = [name for name, _ in call.query.multi_items()]
         if len(names) != len(set(names)):
             raise TokenError("invalid_request", "Duplicated query parameters are not allowed")
         if not call.parameter("resource"):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from starlette.datastructures import Headers, QueryParams
 
 VAULT = "vault"
 IMDS = "imds"
@@ -21,8 +20,8 @@ class Call:
     Args:
         which: "vault" or "imds".
         op: what it wants, such as "get"; "unknown" when nothing answers that path and method.
-        query: pairs, decoded, in their order.
-        headers: names in lower case.
+        query: decoded.
+        headers: without regard to case.
         body: all of it.
     """
 
@@ -32,8 +31,8 @@ class Call:
     op: str
     name: str | None = None
     version: str | None = None
-    query: tuple[tuple[str, str], ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: QueryParams
+    headers: Headers = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 
     @property
@@ -42,8 +41,8 @@ class Call:
         return "authorization" in self.headers
 
     def parameter(self, name: str) -> str | None:
-        """The first value of a query parameter."""
-        return next((value for key, value in self.query if key == name), None)
+        """A query parameter."""
+        return self.query.get(name)
 
 
 @dataclass(slots=True)
@@ -62,13 +61,3 @@ class Answer:
         except UnicodeEncodeError:  # half a surrogate pair is JSON, but only as an escape
             text = json.dumps(body, separators=(",", ":")).encode()
         return cls(status, {"content-type": "application/json; charset=utf-8"}, text)
-
-
-def parse_query(raw: bytes) -> tuple[tuple[str, str], ...]:
-    """The pairs of a query string; `+` is a space, as everywhere."""
-    return tuple(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
-
-
-def parse_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """ASGI's headers as a mapping; the last of equal names stays."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
