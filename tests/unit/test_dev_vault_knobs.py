@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import email.utils
 import json
-import ssl
 import stat
 import time
-import urllib.error
-import urllib.request
-from email.message import Message
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.asking import Client
 from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
@@ -24,42 +20,6 @@ if TYPE_CHECKING:
 
 ONE, TWO = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 TENANT = "33333333-3333-3333-3333-333333333333"
-
-
-class Client:
-    """Asks as any client of HTTP does, and remembers the last answer's headers."""
-
-    def __init__(self, vault: VaultProcess) -> None:
-        context = ssl.create_default_context(cafile=vault.ca_file)
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        self._vault = vault
-        self.headers = Message()
-
-    def ask(self, url: str, **headers: str) -> tuple[int, bytes]:
-        request = urllib.request.Request(url, headers=headers)
-        try:
-            with self._opener.open(request, timeout=30) as answer:
-                self.headers = answer.headers
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                self.headers = error.headers
-                return error.code, error.read()
-
-    def token_answer(self, version: str = "2018-02-01", **headers: str) -> tuple[int, dict[str, Any]]:
-        url = f"{self._vault.imds}/metadata/identity/oauth2/token?api-version={version}"
-        status, body = self.ask(f"{url}&resource={quote(self._vault.resource)}", Metadata="true", **headers)
-        return status, json.loads(body)
-
-    def raw(self, path: str) -> tuple[int, bytes]:
-        token = self.token_answer()[1]["access_token"]
-        return self.ask(f"{self._vault.url}/{path}?api-version=7.4", Authorization=f"Bearer {token}")
-
-    def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        status, body = self.raw(path)
-        return status, json.loads(body)
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +180,11 @@ def test_arc_gives_a_token_once_to_who_can_read_its_file(
     assert (scheme, key.parent, key.suffix) == ("Basic realm", tmp_path, ".key")
     assert stat.S_IMODE(key.stat().st_mode) == 0o640
     proof = f"Basic {key.read_text()}"
-    assert client.token_answer("2020-06-01", Authorization="Basic of-my-own")[0] == 401
-    status, body = client.token_answer("2020-06-01", Authorization=proof)
+    assert client.token_answer("2020-06-01", "Basic of-my-own")[0] == 401
+    status, body = client.token_answer("2020-06-01", proof)
     assert (status, body["token_type"]) == (200, "Bearer")
     assert not key.exists()
-    assert client.token_answer("2020-06-01", Authorization=proof)[0] == 401
+    assert client.token_answer("2020-06-01", proof)[0] == 401
 
 
 def test_arc_keeps_few_files_that_nobody_used(vault: VaultProcess, client: Client, tmp_path: Path) -> None:
