@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 DEVICE_FD = 3
@@ -41,7 +41,7 @@ class Launch:
 
     vault: str
     mountpoint: str
-    source: str
+    source: str = ""
     options: dict[str, str] = field(default_factory=dict)
     config: str | None = None
     generic: tuple[str, ...] = ()
@@ -60,14 +60,16 @@ class Charge:
         successor: True when an earlier worker has served this mount.
         keeper: the keeper's process id.
         workers: how many the keeper has started, this one included.
+        lean: how many workers the kernel has killed for lack of memory: the more, the fewer values are kept.
     """
 
     launch: Launch
-    init: str
-    told: str
-    successor: bool
-    keeper: int
+    init: str = ""
+    told: str = ""
+    successor: bool = False
+    keeper: int = 0
     workers: int = 0
+    lean: int = 0
 
     def pack(self) -> str:
         """As JSON."""
@@ -75,12 +77,16 @@ class Charge:
 
     @classmethod
     def unpack(cls, text: str) -> Charge:
-        """From JSON; unknown keys of a newer keeper are ignored, and what an older one does not say is as it was."""
+        """From JSON, of a keeper of any version: what it does not say has its default, what is unknown is ignored."""
         data: dict[str, Any] = json.loads(text)
-        known = {key: value for key, value in data["launch"].items() if key in Launch.__dataclass_fields__}
+        known = _known(Launch, data["launch"])
         known["generic"] = tuple(known.get("generic", ()))
-        rest = {key: data[key] for key in cls.__dataclass_fields__ if key != "launch" and key in data}
-        return cls(launch=Launch(**known), **rest)
+        return cls(**(_known(cls, data) | {"launch": Launch(**known)}))
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
 
 
 class Noise(Exception):

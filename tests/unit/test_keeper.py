@@ -538,3 +538,74 @@ def test_an_allowance_fills_up_again() -> None:
         now += rng.random() / 100
         taken += allowance.take(now)
     assert 95 <= taken <= 105
+
+
+# --- the charge, between versions -----------------------------------------------------------------------------------
+
+FIRST_RELEASE = (
+    b'{"kind": "charge", "charge": "{\\"launch\\": {\\"vault\\": \\"v\\", \\"mountpoint\\": \\"/mnt/kv\\", '
+    b'\\"source\\": \\"v\\", \\"options\\": {\\"ttl\\": \\"60\\"}, \\"config\\": null, '
+    b'\\"generic\\": [\\"context=x\\"], '
+    b'\\"foreground\\": true, \\"debug\\": false}, \\"init\\": \\"00ff\\", \\"told\\": \\"\\", \\"successor\\": true, '
+    b'\\"keeper\\": 7}"}'
+)
+"""What a keeper of version 0.1.0 sends to the worker that an upgrade brings."""
+
+
+def received(data: bytes) -> ipc.Charge:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        theirs.send(data)
+        message = ipc.Channel(ours).receive()
+    assert message is not None
+    return ipc.Charge.unpack(message.facts["charge"])
+
+
+def test_a_keeper_of_the_first_release_is_understood() -> None:
+    charge = received(FIRST_RELEASE)
+    assert charge.launch.options == {"ttl": "60"}
+    assert charge.launch.generic == ("context=x",)
+    assert (charge.init, charge.successor, charge.keeper, charge.lean) == ("00ff", True, 7, 0)
+
+
+def test_a_charge_may_have_fields_of_a_later_version_and_lack_ours() -> None:
+    data = json.loads(received(FIRST_RELEASE).pack())
+    data |= {"moon": "full"}
+    data["launch"] |= {"tide": ["high"]}
+    for name in ("init", "told", "successor", "keeper", "lean"):
+        del data[name]
+    for name in ("source", "options", "config", "generic", "foreground", "debug"):
+        del data["launch"][name]
+    charge = ipc.Charge.unpack(json.dumps(data))
+    assert charge.launch == ipc.Launch(vault="v", mountpoint="/mnt/kv")
+    assert not charge.successor
+
+
+def test_messages_of_an_earlier_worker_may_lack_fields() -> None:
+    message = ipc.Message("ready", {})
+    assert message.text("told") == ""
+    assert message.texts("notes") == []
+
+
+def test_after_kills_for_lack_of_memory_a_start_waits_and_then_there_is_none() -> None:
+    supervisor = Supervisor()
+    now, waits = 100.0, []
+    for times in range(1, 6):
+        supervisor.started(now)
+        supervisor.beat(now)
+        supervisor.ended(now)
+        assert supervisor.out_of_memory(now) == times
+        began = now
+        while supervisor.step(now) is Step.NOTHING:
+            now += 0.05
+        assert supervisor.step(now) is Step.START
+        waits.append(now - began)
+    assert waits == sorted(waits)
+    assert 0.2 < waits[0] < 0.4
+    supervisor.started(now)
+    supervisor.ended(now)
+    assert supervisor.out_of_memory(now) == 6
+    assert supervisor.step(now) is Step.GIVE_UP
+    supervisor.started(now)
+    supervisor.ended(now + 700)
+    assert supervisor.out_of_memory(now + 700) == 1, "those of long ago do not count"

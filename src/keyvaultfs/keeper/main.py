@@ -19,6 +19,7 @@ from keyvaultfs.keeper import lookup, mounting, unmounting
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
 from keyvaultfs.keeper.mail import Mail
+from keyvaultfs.keeper.memory import OutOfMemory
 from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.presence import Presence
 from keyvaultfs.keeper.process import WorkerProcess, high
@@ -66,10 +67,12 @@ class Keeper:
         self.children = Children()
         self.guard = Guard(lambda text: self.sink.say(_ERR, text))
         self.mail = Mail(self.sink)
+        self.memory = OutOfMemory()
         self.told = ""
         self._asking: int | None = None
         self._served = False
         self._started = 0
+        self._lean = 0
         self._last_words = "it could not be started"
         self._stop: str | None = None
         self._exit = 0
@@ -273,8 +276,10 @@ class Keeper:
             successor=self._served,
             keeper=os.getpid(),
             workers=self._started,
+            lean=self._lean,
         )
         now = time.monotonic()
+        self.memory.note()
         try:
             self.succession.began(WorkerProcess(self.device, self.table, self.values, charge), now)
         except OSError:
@@ -284,6 +289,11 @@ class Keeper:
     def _bury(self, process: WorkerProcess) -> None:
         life = self.succession.life(process)
         words = self._last_words_of(process)
+        if self.memory.struck():
+            # What is cached lies in memory of this control group too, and the next worker keeps less of it.
+            os.ftruncate(self.values, 0)
+            self._lean = self.supervisor.out_of_memory(time.monotonic())
+            words = "the kernel killed it for lack of memory: cached values are dropped, and fewer are kept"
         if (life is None or life.retire_by is None) and not self.presence.gone:
             self.sink.say(_WARNING, f"worker {process.pid} died: {words}")
         self._last_words = words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 MISSED_HEARTBEATS = 3
@@ -12,6 +12,7 @@ START_SECONDS = 30.0
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 8.0
 _ATTEMPTS = 8
+_MEMORY_SECONDS, _MEMORY_ATTEMPTS = 600.0, 6
 
 
 class Step(Enum):
@@ -41,6 +42,7 @@ class Supervisor:
     _started: float = 0.0
     _beat: float | None = None
     _alive: bool = False
+    _killed: list[float] = field(default_factory=list)
 
     def started(self, now: float) -> None:
         """A worker was started."""
@@ -71,10 +73,21 @@ class Supervisor:
         self._refused += 1
         self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(self._refused - 1, 10))
 
+    def out_of_memory(self, now: float) -> int:
+        """The worker that ended was killed for lack of memory: a successor waits, and there are not many of them.
+
+        Returns:
+            How many were killed so in the last `_MEMORY_SECONDS`.
+        """
+        self._killed = [then for then in self._killed if now - then < _MEMORY_SECONDS] + [now]
+        self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (len(self._killed) - 1))
+        return len(self._killed)
+
     def step(self, now: float) -> Step:
         """What is to be done at this time."""
         if not self._alive:
-            if self._failures >= self.attempts or (self._refused >= self.attempts and not self._served):
+            refused = self._refused >= self.attempts and not self._served
+            if self._failures >= self.attempts or refused or len(self._killed) >= _MEMORY_ATTEMPTS:
                 return Step.GIVE_UP
             return Step.START if self._due is not None and now >= self._due else Step.NOTHING
         if self._beat is None:
@@ -83,5 +96,5 @@ class Supervisor:
 
     @property
     def failures(self) -> int:
-        """Workers in a row that ended before their first heartbeat, or could not be started."""
-        return max(self._failures, self._refused)
+        """Workers in a row that ended before their first heartbeat, or could not be started, or had no memory."""
+        return max(self._failures, self._refused, len(self._killed))

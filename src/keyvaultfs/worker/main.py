@@ -50,6 +50,9 @@ _VERSION = package_version()
 _FOR_READERS = 2
 """Requests that background work leaves to programs that wait."""
 
+_LEAN_BITS = 2
+"""Each time that the kernel killed a worker for lack of memory, the next one keeps a quarter of the values."""
+
 _CAUSES = 1000
 """Characters of a heartbeat that tell of causes: one that does not fit into a message is lost, and counts as missed."""
 
@@ -141,12 +144,13 @@ class Worker:
             helper=self._look_up_from_outside,
             pending=lambda: sum(self.resolver.waiting.values()),
         )
+        max_cache = settings.max_cache >> (_LEAN_BITS * min(self.charge.lean, 8))
         limits = Limits(
             ttl=settings.ttl,
             list_ttl=settings.list_ttl,
             negative_ttl=settings.negative_ttl,
             max_stale=settings.max_stale,
-            max_cache=settings.max_cache,
+            max_cache=max_cache,
             timeout=settings.timeout,
         )
         self.cache = Cache(
@@ -155,7 +159,7 @@ class Worker:
             metrics=self.metrics.cache,
             causes=self.causes,
             rng=random.Random(),  # noqa: S311 - spreads requests, guards nothing
-            store=ValueStore(ipc.VALUES_FD, settings.max_cache),
+            store=ValueStore(ipc.VALUES_FD, max_cache),
             matches=_globs(settings.include, settings.exclude),
             prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
             prefetch_names=tuple(
