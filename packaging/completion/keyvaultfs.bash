@@ -61,7 +61,7 @@ _keyvaultfs_options() {
   local head=${1%"$last"}
   case ,${head//-/_} in
     *,announce=) set -- -W 'auto yes no' ;;
-    *,auth=) set -- -W 'imds azure-identity' ;;
+    *,auth=) set -- -W 'imds arc azure-identity' ;;
     *,arc_tokens=) set -- -d ;;
     *,ca_file=|*,config=|*,audit=) set -- -f ;;
     *,uid=|*,run_as=) set -- -u ;;

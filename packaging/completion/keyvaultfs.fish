@@ -13,7 +13,7 @@ function _keyvaultfs_options
     case '*,announce='
       set found auto no yes
     case '*,auth='
-      set found azure-identity imds
+      set found arc azure-identity imds
     case '*,arc_tokens='
       set found (__fish_complete_directories "$last")
     case '*,ca_file=' '*,config=' '*,audit='
@@ -36,8 +36,8 @@ function _keyvaultfs_options
         client_id=\t'the user-assigned identity with this client id' \
         object_id=\t'the user-assigned identity with this object id' \
         msi_res_id=\t'the user-assigned identity with this resource id' \
-        auth=\t'imds, or azure-identity (the library of that name) (default imds)' \
-        imds_endpoint=\t'base URL of the token endpoint (default http://169.254.169.254)' \
+        auth=\t'where tokens come from: imds (an Azure machine'"'"'s own), arc (Azure Arc'"'"'s agent), azure-identity (the library of that name) (default imds)' \
+        imds_endpoint=\t'base URL of the token endpoint (default: http://169.254.169.254 for imds, http://localhost:40342 for arc)' \
         arc_tokens=\t'where the Azure Arc agent puts its key files (default /var/opt/azcmagent/tokens)' \
         resource=\t'whom tokens are for, where the vault'"'"'s name does not tell' \
         api_version=\t'of the vault'"'"'s interface (default 7.4)' \

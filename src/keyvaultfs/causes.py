@@ -133,6 +133,14 @@ _ROWS = (
     Cause("Identity-429", _WARN, "the identity endpoint is asked too often, by any program of this machine",
           "ss --tcp --processes dst 169.254.169.254"),
     Cause("Identity-5", _WARN, "the identity endpoint is out of order", _WAIT),
+    Cause("Identity-ArcNoChallenge", _FAIL, "what answers at imds_endpoint is not Azure Arc's agent: does it run?",
+          "azcmagent show"),
+    Cause("Identity-ArcKeyForbidden", _FAIL, "the worker's user may not read the key files of Azure Arc's agent",
+          "usermod --append --groups himds keyvaultfs    # and mount again"),
+    Cause("Identity-ArcKeyRefused", _FAIL, "Azure Arc's agent names a file that is not one of its keys: it must be a"
+          " regular file *.key of at most 4 KiB in the folder of the option arc_tokens=", "azcmagent show"),
+    Cause("Identity-ArcOtherIdentity", _FAIL, "Azure Arc's agent gave the token of another identity than was named",
+          "azcmagent version    # older ones know the machine's own identity only"),
     Cause("Identity-Expired", _FAIL, "the token endpoint hands out a token that has ended", "timedatectl status"),
     Cause(
         "Identity-",

@@ -12,6 +12,7 @@ from tests.support import mount as support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
@@ -48,3 +49,27 @@ def test_an_identity_that_the_machine_has_not_reads_nothing(
     # Only the vault refuses a secret: of this one nothing is known, since there is no token to ask for it.
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         (mount(f"client_id={ONE.replace('1', '2')}") / "pw").read_text()
+
+
+@pytest.mark.parametrize("more", [(), (f"client_id={ONE}",)], ids=["its own", "named"])
+def test_a_mount_reads_by_way_of_azure_arcs_agent(
+    vault: VaultProcess, mount: Callable[..., Mount], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    vault.set("pw", "x")
+    vault.turn(arc=str(tmp_path))
+    kv = mount("auth=arc", f"arc_tokens={tmp_path}", *more)
+    assert (kv / "pw").read_text() == "x"
+    assert [entry["status"] for entry in vault.requests(op="token")] == [401, 200]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_file_elsewhere_is_not_read(
+    vault: VaultProcess, mount: Callable[..., Mount], tmp_path: Path
+) -> None:
+    vault.set("pw", "x")
+    vault.turn(arc=str(tmp_path))
+    kv = mount("auth=arc", "timeout=3")  # the agent's own folder is another
+    with pytest.raises(OSError, match="Input/output"):
+        (kv / "pw").read_text()
+    kv.says("Identity-ArcKeyRefused")
+    assert {entry["status"] for entry in vault.requests(op="token")} == {401}

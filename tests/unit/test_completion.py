@@ -151,6 +151,7 @@ def test_fish_offers_one_word_where_there_is_one(scripts: Path) -> None:
     assert in_fish(scripts, "keyvaultfs mo") == ["mount"]
     assert in_fish(scripts, "keyvaultfs mount -o tt") == ["ttl="]
     assert in_fish(scripts, "keyvaultfs mount -o ttl=5,auth=") == [
+        "ttl=5,auth=arc",
         "ttl=5,auth=azure-identity",
         "ttl=5,auth=imds",
     ]

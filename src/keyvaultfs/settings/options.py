@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.errors import UsageError
+from keyvaultfs.identity import kinds as identities
 from keyvaultfs.settings import kinds
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from keyvaultfs.settings.kinds import Kind
 
-DEFAULT_IMDS = "http://169.254.169.254"
+_ENDPOINTS = ", ".join(f"{row.endpoint} for {row.word}" for row in identities.KINDS.values() if row.endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,14 @@ class Settings:
         kinds.text("ID"), None, "the user-assigned identity with this resource id"
     )
     auth: str = _option(
-        kinds.words("HOW", "imds", "azure-identity"),
+        kinds.words("HOW", *identities.KINDS),
         "imds",
-        "imds, or azure-identity (the library of that name)",
+        "where tokens come from: "
+        + ", ".join(f"{row.word} ({row.phrase})" for row in identities.KINDS.values()),
     )
-    imds_endpoint: str = _option(kinds.URL, DEFAULT_IMDS, "base URL of the token endpoint")
+    imds_endpoint: str | None = _option(
+        kinds.URL, None, f"base URL of the token endpoint (default: {_ENDPOINTS})"
+    )
     arc_tokens: str = _option(
         kinds.FOLDER, "/var/opt/azcmagent/tokens", "where the Azure Arc agent puts its key files"
     )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.identity.azure import AzureIdentitySource
-from keyvaultfs.identity.imds import ImdsSource
+from keyvaultfs.identity import kinds
 from keyvaultfs.identity.token import SharedToken
 from keyvaultfs.keyvault import door
 from keyvaultfs.keyvault.client import KeyVaultClient
@@ -109,6 +108,5 @@ class Chain:
 
 def _source(settings: Settings, origin: Origin, transport: Transport) -> TokenSource:
     identity = {name: value for name in _IDENTITIES if (value := getattr(settings, name)) is not None}
-    if settings.auth == "azure-identity":
-        return AzureIdentitySource(origin.resource, identity)
-    return ImdsSource(transport, settings.imds_endpoint, origin.resource, identity)
+    wanted = kinds.Wanted(origin.resource, identity, settings.imds_endpoint, settings.arc_tokens, transport)
+    return kinds.source(settings.auth, wanted)

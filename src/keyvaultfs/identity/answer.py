@@ -1,0 +1,88 @@
+"""What token endpoints answer: a token, or why there is none (PROTOCOL §7)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from keyvaultfs.errors import BadAnswer, Unavailable
+from keyvaultfs.identity.token import AccessToken, Declined
+from keyvaultfs.model import SecretValue
+from keyvaultfs.transport import retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyvaultfs.transport.session import Answer
+
+_LONGEST_LIFE = 7 * 86400.0
+_TOKEN = re.compile(rb"[\x21-\x7e]{1,65536}")
+
+
+def token(answer: Answer, wall: Callable[[], float]) -> AccessToken:
+    """The token of an answer.
+
+    Args:
+        answer: of a token endpoint.
+        wall: Unix seconds.
+
+    Raises:
+        Unavailable: the endpoint is busy, or being updated; worth asking again soon.
+        Declined, BadAnswer: it gives none.
+    """
+    if answer.status == 200:
+        return _token(answer, wall)
+    if answer.status == 400:
+        code = _word(fields(answer.body).get("error"))
+        raise Declined(f"Identity-{code or '400'}")
+    if answer.status in {404, 410, 429} or answer.status >= 500:
+        wish = retry.retry_after(answer.headers, wall())
+        raise Unavailable(f"Identity-{answer.status}", retry_after=wish)
+    raise Declined(f"Identity-{answer.status}")
+
+
+def _token(answer: Answer, wall: Callable[[], float]) -> AccessToken:
+    data = fields(answer.body)
+    text = data.get("access_token")
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
+    life = _seconds(data.get("expires_in"))
+    if life is None:
+        ends = _seconds(data.get("expires_on"))
+        life = None if ends is None else ends - wall()
+    if not _TOKEN.fullmatch(raw) or life is None:
+        raise BadAnswer("Identity-NotAToken")
+    if life <= 0:
+        raise Unavailable("Identity-Expired")
+    now = trio.current_time()
+    return AccessToken(SecretValue(raw), now, now + min(_LONGEST_LIFE, life))
+
+
+def fields(body: bytes) -> dict[str, Any]:
+    """The JSON object of an answer.
+
+    Raises:
+        BadAnswer: it has none.
+    """
+    try:
+        data = json.loads(body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise BadAnswer("Identity-NotJSON") from None
+    if not isinstance(data, dict):
+        raise BadAnswer("Identity-NotJSON")
+    return data
+
+
+def _seconds(found: object) -> float | None:
+    """Digits, as a string (IMDS) or a number; nothing else."""
+    if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 1 << 40:
+        return float(found)
+    if isinstance(found, str) and re.fullmatch("[0-9]{1,12}", found):
+        return float(found)
+    return None
+
+
+def _word(code: object) -> str:
+    return code if isinstance(code, str) and re.fullmatch("[A-Za-z0-9_.-]{1,64}", code) else ""
