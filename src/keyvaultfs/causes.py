@@ -117,6 +117,8 @@ _ROWS = (
     Cause("CertificateError", _FAIL, "the certificate does not verify: is a proxy in between whose own ca_file= names?",
           "openssl s_client -connect {host}:{port} -servername {host} </dev/null"),
     Cause("ProxyError", _FAIL, "the proxy of https_proxy= does not let the request through", _PROXY),
+    Cause("TooManyNames", _WARN, "a program makes up names, for each of which the vault would have to be asked",
+          "ps -o pid,user,args -u {uid}    # and what it looks for: fatrace, or audit=journal"),
     # The token endpoint (PROTOCOL §7).
     Cause(
         "Identity-invalid_request",

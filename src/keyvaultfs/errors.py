@@ -52,6 +52,10 @@ class NotYetKnown(Unavailable):
     """Nothing is known yet, and who asks may wait no longer."""
 
 
+class Busy(Unavailable):
+    """The vault was not asked, since it is asked too often already; another time may be better."""
+
+
 class BadAnswer(Unavailable):
     """An answer that is not the protocol's: wrong shape, too large, not JSON, a foreign link."""
 

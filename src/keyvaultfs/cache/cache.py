@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from keyvaultfs.cache.admission import Admission
 from keyvaultfs.cache.fetches import ANSWERED_NO, NOBODY_ANSWERED, Fetches
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Limits, Verdict
 from keyvaultfs.cache.listings import Listings
@@ -91,6 +92,8 @@ class Cache:
         self.records: dict[str, Record] = {}
         self.listings = Listings(self, source, matches)
         self.fetches = Fetches(self, source, concurrency)
+        self._prefetch = prefetch
+        self.admission = Admission(limits, self.listings, causes, concurrency)
         self._matches = matches
         self._read_ahead = ReadAhead()
         self.shift = monotonic() - trio.current_time()
@@ -114,15 +117,23 @@ class Cache:
             task_status.started()
             await self.refresher.run()
 
-    async def get(self, name: SecretName) -> Entry:
+    async def get(self, name: SecretName, uid: int | None = None) -> Entry:
         """The current version of a secret: fresh, or stale while nobody answers. It is hot from now on.
 
+        Args:
+            name: of the secret.
+            uid: who wants it: of names that nobody knows each user may ask for some a second.
+
         Raises:
+            Busy: for a name of which nothing is known, when too many such are asked for.
             NotFound, Refused: the vault says so, or said so a moment ago.
             Unavailable, trio.TooSlowError: nobody answered, and there is nothing to serve.
         """
         if not self._matches(name):
             raise NotFound("NotShown")
+        slots = None
+        if uid is not None and self._is_unknown(name):
+            slots = await self.admission.admit(name, uid)
         now = trio.current_time()
         record = self.record(name)
         record.touch(now)
@@ -136,15 +147,24 @@ class Cache:
             return record.entry(now, self.limits, retry=FAILURE_SECONDS)
         if remembered is not None:
             return self._stale_or(record, remembered)
+        return await self._ask(
+            record, in_outage=state is Verdict.STALE and bool(self.outage), slots=slots, uid=uid
+        )
+
+    async def _ask(
+        self, record: Record, *, in_outage: bool, slots: trio.CapacityLimiter | None, uid: int | None
+    ) -> Entry:
+        """What the vault says of a name, or what is served since nobody answers."""
         self.metrics.misses += 1
-        in_outage = state is Verdict.STALE and bool(self.outage)
         if in_outage and self.fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
-        flight = self.fetches.start(record)
+        flight = self.fetches.start(record, slots)
         if in_outage:
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead(record, missed=True)
         await flight.landed.wait()
+        if slots is not None and uid is not None:
+            self.admission.answered(uid, flight.failure)
         if flight.result is not None:
             return flight.result
         failure = flight.failure or Unavailable("Interrupted")
@@ -316,6 +336,14 @@ class Cache:
         record.checked, record.hot = max(record.checked, sent), False
         if record.version is not None:
             self.store.check(record.name, record.version, record.checked + self.shift)
+
+    def _is_unknown(self, name: SecretName) -> bool:
+        """Whether a look-up of it would ask the vault for the sake of this name alone, and may do so in vain."""
+        record = self.records.get(name.key)
+        if record is None:
+            return not self._prefetch(name)
+        remembered = record.version is not None or trio.current_time() < record.verdict_until
+        return not remembered and name.key not in self.fetches and not self._prefetch(name)
 
     def _stale_or(self, record: Record, failure: Exception) -> Entry:
         now = trio.current_time()

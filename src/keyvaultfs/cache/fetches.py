@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from functools import partial
@@ -45,9 +46,9 @@ class Fetches:
         """Whether a fetch for this folded name is under way or queued."""
         return key in self._soon or key in self._current
 
-    def start(self, record: Record) -> Flight[Entry]:
-        """Fetch the current version now, or join who does. Does not wait."""
-        return self._current.start(record.name.key, partial(self._fetch, record), self._cache.home())
+    def start(self, record: Record, slots: trio.CapacityLimiter | None = None) -> Flight[Entry]:
+        """Fetch the current version now, or when there is room in `slots`, or join who does. Does not wait."""
+        return self._current.start(record.name.key, partial(self._fetch, record, slots), self._cache.home())
 
     def soon(self, record: Record) -> None:
         """Fetch it in the background, when there is room."""
@@ -75,13 +76,15 @@ class Fetches:
             if key in self._soon:  # else a reader was faster
                 await self.start(record).landed.wait()
 
-    async def _fetch(self, record: Record) -> Entry:
+    async def _fetch(self, record: Record, slots: trio.CapacityLimiter | None) -> Entry:
         sent, epoch = trio.current_time(), self._epoch
-        self._cache.metrics.gets += 1
         self._soon.discard(record.name.key)
         try:
             with trio.fail_after(self._cache.limits.timeout):
-                secret = await self._source.get(record.name)
+                async with contextlib.nullcontext() if slots is None else slots:
+                    sent = trio.current_time()
+                    self._cache.metrics.gets += 1
+                    secret = await self._source.get(record.name)
             self._keep(record, secret, sent if epoch == self._epoch else NEVER)
         except ANSWERED_NO as exc:
             self._answered_no(record, exc)

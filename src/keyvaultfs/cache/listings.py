@@ -87,6 +87,15 @@ class Listings:
         """How many names the vault has, as far as anybody has seen."""
         return max(len(self._cache.records), self._most)
 
+    @property
+    def size(self) -> int:
+        """How many names the vault had at the last look, or at least had; 0 when nobody has looked."""
+        return self._most
+
+    def usable(self, now: float) -> bool:
+        """Whether a reading is worth a try."""
+        return not self.unusable(now) and (self.verdict is None or now >= self.verdict[1])
+
     def unusable(self, now: float) -> bool:
         """Whether listing was refused, or answered with nonsense, less than a ttl ago: an outage passes sooner."""
         if self.verdict is None or not isinstance(self.verdict[0], Refused | BadAnswer):

@@ -189,6 +189,7 @@ class Refresher:
     def _sweep(self, now: float) -> None:
         """Let go of what nobody needs any more."""
         cache = self._cache
+        cache.admission.sweep(now)
         held = {(name.key, version) for name, version in self._held()}
         names = {key for key, _ in held}
         for key, record in tuple(cache.records.items()):

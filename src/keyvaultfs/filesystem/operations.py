@@ -94,7 +94,9 @@ class Operations(pyfuse3.Operations):
         if secret is None:
             return _never()
         known = self._resolver.lookup_now(secret, name)
-        return self._resolver.lookup(secret, name, self._patience(ctx)) if known is None else known
+        if known is not None:
+            return known
+        return self._resolver.lookup(secret, name, self._patience(ctx), ctx.uid)
 
     @request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
@@ -206,7 +208,7 @@ class Operations(pyfuse3.Operations):
         self._table.settle()
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
-        return self._opened(await self._resolver.open(node, self._patience(ctx)), ctx)
+        return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid), ctx)
 
     def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
         handle, keep_cache = opened

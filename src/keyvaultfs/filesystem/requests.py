@@ -28,6 +28,7 @@ ERRNO: dict[type[Exception], int] = {
     errors.NotFound: errno.ENOENT,
     errors.Refused: errno.EACCES,
     trio.TooSlowError: errno.ETIMEDOUT,
+    errors.Busy: errno.EAGAIN,
     errors.KeyVaultFSError: errno.EIO,
 }
 """Exception -> errno: nowhere else."""

@@ -54,11 +54,14 @@ class Resolver:
         self._values: dict[int, SecretValue | None] = {}
         self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
 
-    async def lookup(self, name: SecretName, spelling: bytes, patience: float) -> pyfuse3.EntryAttributes:
+    async def lookup(
+        self, name: SecretName, spelling: bytes, patience: float, uid: int | None = None
+    ) -> pyfuse3.EntryAttributes:
         """What the kernel is told for a name; counts as a reference to the inode.
 
         Args:
             patience: seconds after which what is known is good enough.
+            uid: who looks it up.
         """
         helped = self._rotation.old_answers.get(name.key)
         if helped is not None and self._table.has(helped[0]):
@@ -68,7 +71,7 @@ class Resolver:
             return attributes.secret(self._look, node, self._table.content(node))
         self.waiting[name.key] += 1
         try:
-            entry = await self._named(name, patience)
+            entry = await self._named(name, patience, uid)
             node = await self._node(entry)
         finally:
             self.waiting[name.key] -= 1
@@ -105,23 +108,23 @@ class Resolver:
         self._cache.hit(record, now)
         return self._tell(node, spelling, self._cache.left(record, now), now)
 
-    async def entry(self, name: SecretName, patience: float) -> Entry:
+    async def entry(self, name: SecretName, patience: float, uid: int | None = None) -> Entry:
         """The current version of a name, as the cache has it or gets it.
 
         Raises:
             NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`; Unavailable when patience ran out.
         """
         with trio.move_on_after(patience):
-            return await self._cache.get(name)
+            return await self._cache.get(name, uid)
         known = self._cache.peek(name)
         if known is None:
             raise NotYetKnown("NotYetKnown")
         return known
 
-    async def _named(self, name: SecretName, patience: float) -> Entry:
+    async def _named(self, name: SecretName, patience: float, uid: int | None = None) -> Entry:
         """As `entry`; but what cannot be read is there all the same, or whoever walks a directory would stumble."""
         try:
-            return await self.entry(name, patience)
+            return await self.entry(name, patience, uid)
         except Refused:
             return self._cache.refused(name)
 
@@ -178,7 +181,7 @@ class Resolver:
         record.touch(now)
         return self._opened(node), True
 
-    async def open(self, node: Node, patience: float) -> tuple[Handle, bool]:
+    async def open(self, node: Node, patience: float, uid: int | None = None) -> tuple[Handle, bool]:
         """Open an inode.
 
         Returns:
@@ -188,7 +191,7 @@ class Resolver:
             pyfuse3.FUSEError: ESTALE when the name now stands for another inode: the kernel walks the path again.
         """
         self._cache.touch(node.name)
-        entry = await self.entry(node.name, patience)
+        entry = await self.entry(node.name, patience, uid)
         if node.state is State.CURRENT:
             if self._is_current(node, entry):
                 return self._opened(node), True

@@ -1,0 +1,151 @@
+"""Who may ask the vault for a name that nobody knows, and what spares the question: DESIGN §3, attacks by users."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from keyvaultfs.cache.budget import Budget
+from keyvaultfs.cache.freshness import PAGE
+from keyvaultfs.errors import Busy, Disabled, KeyVaultFSError, NotFound, Refused
+
+if TYPE_CHECKING:
+    from keyvaultfs.cache.freshness import Limits
+    from keyvaultfs.cache.listings import Listings
+    from keyvaultfs.log import Causes
+    from keyvaultfs.model import SecretName
+
+_PATIENCE_SECONDS = 0.5
+"""How long a name waits for its turn. A program that makes names up is slowed down by it, too."""
+
+_MOST_WAITING = 128
+_STRAINED_SLOTS = 2
+_MOST_PAGES = 10
+_SHORTEST_NEGATIVE_TTL = 1.0
+_CAUSE = "names that no secret has are asked for too often by {}"
+
+
+class Admission:
+    """Told of names of which the cache knows nothing, before it asks for them.
+
+    Args:
+        concurrency: how many of them may be asked for at once; while names are made up, they are two.
+    """
+
+    def __init__(self, limits: Limits, listings: Listings, causes: Causes, concurrency: int) -> None:
+        self._limits = limits
+        self._listings = listings
+        self._causes = causes
+        self._budget = Budget(trio.current_time())
+        self._concurrency = max(_STRAINED_SLOTS, concurrency)
+        self._slots = trio.CapacityLimiter(self._concurrency)
+        self._long_until = -math.inf
+        self._waiting = 0
+        self._turns: dict[int, trio.Lock] = {}
+        self._told: dict[int, float] = {}
+
+    async def admit(self, name: SecretName, uid: int) -> trio.CapacityLimiter | None:
+        """Let a name be asked for by a user.
+
+        Returns:
+            What the request is to hold while it is under way; None for a name that a listing shows.
+
+        Raises:
+            NotFound: a listing that was read less than `negative_ttl` ago does not have it.
+            Busy: too many such names are asked for.
+        """
+        if self._listed(name):
+            return None
+        if self._budget.strained(trio.current_time()) and await self._read_listing() and self._listed(name):
+            return None
+        await self._wait_for_turn(uid)
+        strained = self._budget.strained(trio.current_time())
+        self._slots.total_tokens = _STRAINED_SLOTS if strained else self._concurrency
+        return self._slots
+
+    def answered(self, uid: int, failure: Exception | None) -> None:
+        """What came of a name that was let through: only one that may be nobody's is paid for."""
+        if failure is None or isinstance(failure, Disabled):
+            self._budget.give_back(uid, trio.current_time())
+        elif isinstance(failure, NotFound | Refused):
+            self._budget.missed(trio.current_time())
+
+    def sweep(self, now: float) -> None:
+        """Say of whom it is over."""
+        for uid, last in tuple(self._told.items()):
+            if now - last > self._limits.ttl or not self._budget.strained(now):
+                del self._told[uid]
+                self._causes.end(_CAUSE, f"uid {uid}")
+
+    def _listed(self, name: SecretName) -> bool:
+        """Whether a listing shows it.
+
+        Raises:
+            NotFound: a fresh one does not.
+        """
+        for listing in (self._listings.last, self._listings.reading):
+            if listing is not None and name.key in listing.positions:
+                return True
+        last = self._listings.last
+        now = trio.current_time()
+        if last is not None and now - last.began < self._limits.negative_ttl:
+            self._budget.missed(now)
+            raise NotFound("NotListed")
+        return False
+
+    async def _read_listing(self) -> bool:
+        """Read a short listing, once for all who wait: it costs a request for 25 names, and answers for all of them.
+
+        Returns:
+            Whether there is one now.
+        """
+        listings, now = self._listings, trio.current_time()
+        long = listings.size > PAGE * _MOST_PAGES or now < self._long_until
+        if long or self._limits.negative_ttl < _SHORTEST_NEGATIVE_TTL or not listings.usable(now):
+            return False
+        reading = listings.reading
+        if reading is None or reading.given_up:
+            reading = listings.start(_MOST_PAGES)
+        try:
+            async for _ in reading.stream():
+                pass
+        except (KeyVaultFSError, trio.TooSlowError):
+            if reading.given_up:
+                self._long_until = trio.current_time() + self._limits.ttl
+            return False
+        return True
+
+    async def _wait_for_turn(self, uid: int) -> None:
+        """Take a token, in the order of arrival for each user.
+
+        Raises:
+            Busy: it would take too long, or too many wait.
+        """
+        turn = self._turns.get(uid)
+        if turn is None and not self._budget.left(uid, trio.current_time()):
+            self._budget.take(uid, trio.current_time())
+            return
+        if self._waiting >= _MOST_WAITING:
+            self._refuse(uid)
+        turn = self._turns.setdefault(uid, trio.Lock())
+        self._waiting += 1
+        try:
+            with trio.move_on_after(_PATIENCE_SECONDS):
+                async with turn:
+                    while left := self._budget.left(uid, trio.current_time()):  # noqa: ASYNC110 - time is what it waits for
+                        await trio.sleep(left)
+                    self._budget.take(uid, trio.current_time())
+                    return
+        finally:
+            self._waiting -= 1
+            if not turn.locked():
+                self._turns.pop(uid, None)
+        self._refuse(uid)
+
+    def _refuse(self, uid: int) -> NoReturn:
+        if uid in self._told or len(self._told) < _MOST_WAITING:
+            self._told[uid] = trio.current_time()
+        self._causes.begin(_CAUSE, f"uid {uid}", error="TooManyNames")
+        raise Busy("TooManyNames")

@@ -1,0 +1,230 @@
+"""Names that somebody makes up: few are asked for, none is remembered for long, and none that exists is held up."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from keyvaultfs.cache.budget import ROOT, Budget
+from keyvaultfs.errors import Busy, NotFound
+from tests.support.fake_vault import FakeVault
+from tests.support.world import N, World, names_of, world
+
+USER, OTHER = 1000, 1001
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.2), st.sampled_from([ROOT, USER, OTHER, *range(2000, 2600)])), max_size=400
+    )
+)
+def test_whoever_asks_no_second_has_more_than_sixty(steps: list[tuple[float, int]]) -> None:
+    now, budget = 0.0, Budget(0.0)
+    taken: list[tuple[float, int]] = []
+    for pause, uid in steps:
+        now += pause
+        if not budget.left(uid, now):
+            budget.take(uid, now)
+            taken.append((now, uid))
+    for end, _ in taken:
+        second = [uid for at, uid in taken if end - 1 < at <= end]
+        assert len(second) <= 60
+        assert max(Counter(second).values()) <= 30
+        assert sum(uid != ROOT for uid in second) <= 40
+
+
+def test_a_thousand_users_leave_root_its_share() -> None:
+    now, budget = 0.0, Budget(0.0)
+    asked = 0
+    for tick in range(1000):
+        now += 0.01
+        for uid in range(1000 + tick, 1010 + tick):
+            if not budget.left(uid, now):
+                budget.take(uid, now)
+        if not budget.left(ROOT, now):
+            budget.take(ROOT, now)
+            asked += 1
+    assert asked >= 90
+    assert len(budget._users) <= 256
+
+
+async def flood(w: World, seconds: float, uid: int = USER, threads: int = 32) -> Counter[str]:
+    """Threads that look up made-up names as fast as they get answers."""
+    outcomes: Counter[str] = Counter()
+    end = trio.current_time() + seconds
+
+    async def thread(number: int) -> None:
+        tries = 0
+        while trio.current_time() < end:
+            tries += 1
+            try:
+                await w.cache.get(N(f"made-up-{number}-{tries}"), uid)
+            except (NotFound, Busy) as exc:
+                outcomes[type(exc).__name__] += 1
+            await trio.sleep(0.02)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(threads):
+            nursery.start_soon(thread, number)
+    return outcomes
+
+
+async def test_made_up_names_cost_few_requests_and_leave_nothing_behind(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(FakeVault(latency=0.05, list_refused=True)) as w:
+        w.vault.put("pw", "x")
+        outcomes = await flood(w, 10)
+        assert w.vault.asked["get"] <= 10 + 20 * (10 + 0.5)
+        assert outcomes["Busy"] > 100
+        assert len(w.cache.records) < 400
+        assert caplog.text.count("names that no secret has are asked for too often by uid 1000") == 1
+        await trio.sleep(60)
+        assert len(w.cache.records) == 0
+        assert not w.cache.outage
+        assert len(w.cache.admission._told) == 0
+
+
+async def test_a_short_listing_answers_for_all_made_up_names(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=0.05)) as w:
+        for number in range(60):
+            w.vault.put(f"s{number}", "x")
+        outcomes = await flood(w, 20)
+        assert w.vault.asked["get"] <= 30
+        assert w.vault.asked["list"] <= 3 * (20 / 5 + 2)
+        assert outcomes["NotFound"] > 1000
+
+
+async def test_a_long_listing_is_not_read_for_made_up_names(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=0.01)) as w:
+        for number in range(1000):
+            w.vault.put(f"s{number}", "x")
+        await flood(w, 10)
+        assert w.vault.asked["list"] <= 11
+        assert w.vault.asked["get"] <= 10 + 20 * (10 + 0.5)
+
+
+@pytest.mark.parametrize("list_refused", [True, False])
+async def test_names_that_exist_are_read_while_others_are_made_up(
+    autojump_clock: MockClock, *, list_refused: bool
+) -> None:
+    async with world(FakeVault(latency=0.05, list_refused=list_refused)) as w:
+        for number in range(200):
+            w.vault.put(f"s{number}", "x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, w, 10)
+            await trio.sleep(1)
+            longest = 0.0
+            for number in range(20):
+                begin = trio.current_time()
+                assert (await w.cache.get(N(f"s{number}"), OTHER)).name == N(f"s{number}")
+                longest = max(longest, trio.current_time() - begin)
+        assert longest < 1
+
+
+async def test_names_that_exist_cost_nothing_of_the_budget(autojump_clock: MockClock) -> None:
+    """An identity that may not list has an application read all its secrets at its start."""
+    async with world(FakeVault(latency=0.02, list_refused=True)) as w:
+        for number in range(300):
+            w.vault.put(f"s{number}", "x")
+        for number in range(100):
+            await w.cache.get(N(f"s{number}"), USER)
+        async with trio.open_nursery() as nursery:
+            for number in range(100, 164):
+                nursery.start_soon(w.cache.get, N(f"s{number}"), USER)
+        assert w.vault.asked["get"] == 164
+
+
+async def test_what_is_known_or_listed_needs_no_turn(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        for number in range(30):
+            w.vault.put(f"s{number}", "x")
+        await w.read("s0")
+        await names_of(w)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, w, 5)
+            await trio.sleep(3)
+            for number in range(30):
+                await w.cache.get(N(f"s{number}"), USER)
+
+
+async def test_a_fresh_listing_proves_an_absence_without_a_request(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        w.vault.put("pw", "x")
+        await names_of(w)
+        w.vault.reset()
+        for number in range(100):
+            with pytest.raises(NotFound):
+                await w.cache.get(N(f"made-up-{number}"), USER)
+        assert not w.vault.asked
+        assert len(w.cache.records) == 0
+
+
+async def test_a_new_secret_appears_within_negative_ttl_of_a_listing_without_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(negative_ttl=5.0) as w:
+        w.vault.put("other", "x")
+        await names_of(w)
+        w.vault.put("new", "here")
+        await trio.sleep(5)
+        assert (await w.cache.get(N("new"), USER)).name == N("new")
+
+
+async def test_a_new_secret_appears_within_negative_ttl_while_names_are_made_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(FakeVault(latency=0.05), negative_ttl=5.0) as w:
+        w.vault.put("other", "x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, w, 30)
+            await trio.sleep(12.3)
+            w.vault.put("new", "here")
+            await trio.sleep(5.1)
+            assert (await w.cache.get(N("new"), OTHER)).name == N("new")
+
+
+async def test_a_slow_vault_has_few_made_up_names_under_way(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=3, list_refused=True)) as w, trio.open_nursery() as nursery:
+        nursery.start_soon(flood, w, 20)
+        await trio.sleep(10)
+        w.vault.in_flight_max = w.vault.in_flight
+        await trio.sleep(5)
+        assert w.vault.in_flight_max <= 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_thousands_of_threads_are_told_at_once(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=0.05, list_refused=True)) as w:
+        begin = trio.current_time()
+        outcomes: Counter[float] = Counter()
+
+        async def one(number: int) -> None:
+            try:
+                await w.cache.get(N(f"made-up-{number}"), USER)
+            except (NotFound, Busy):
+                outcomes[trio.current_time() - begin] += 1
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4500):
+                nursery.start_soon(one, number)
+        assert outcomes[0.0] > 4000
+        assert max(outcomes) < 1
+
+
+async def test_the_log_names_a_hundred_users_in_a_few_lines(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with world(FakeVault(latency=0.05, list_refused=True)) as w:
+        async with trio.open_nursery() as nursery:
+            for uid in range(1000, 1100):
+                nursery.start_soon(flood, w, 2, uid, 4)
+        assert 1 < caplog.text.count("asked for too often") < 20
+        assert w.vault.asked["get"] <= 10 + 30 * (2 + 0.5)
