@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.model import columns
-from benchmarks.stats import median, ratio, spread
+from benchmarks.stats import ratio, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.stats import median, ratio
+from benchmarks.stats import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import peers, processes
 from benchmarks.markdown import number
 from benchmarks.model import OURS, Group
 from benchmarks.reader import read_file
-from benchmarks.stats import median
 from benchmarks.svg import bars
 from tests.support.mount import Mount, environment, mounts_below
 from tests.support.vault import VaultProcess
