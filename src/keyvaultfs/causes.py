@@ -95,6 +95,10 @@ _ROWS = (
     Cause("TokenRejected", _FAIL, "the vault rejects the token, and the identity endpoint has no newer one", _WAIT),
     Cause("ForeignChallenge", _FAIL, "the vault's challenge names a domain that is not the vault's", _PROXY),
     Cause("ChallengeMissing", _FAIL, "a 401 without Key Vault's challenge: is a proxy in between?", _PROXY),
+    # Ours.
+    Cause("Audit-ENOSPC", _WARN, "the disk of the audit file is full", "df --output=target,avail /var/log"),
+    Cause("Audit-EAGAIN", _WARN, "the journal does not take records", "systemctl restart systemd-journald"),
+    Cause("Audit-", _WARN, "the audit file or the journal takes no records", "systemctl reload {unit}"),
     # Answers that are no answers.
     Cause("Answer-400", _FAIL, "the vault does not understand the request: check the option api_version=",
           "keyvaultfs check {vault} -o api_version=7.4"),

@@ -12,6 +12,9 @@ CHANNEL_FD = 4
 TABLE_FD = 5
 VALUES_FD = 6
 LOG_FD = 2
+AUDIT_FD = 7
+READERS_FD = 8
+"""The last two are there if the charge says so."""
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -61,6 +64,7 @@ class Charge:
         keeper: the keeper's process id.
         workers: how many the keeper has started, this one included.
         lean: how many workers the kernel has killed for lack of memory: the more, the fewer values are kept.
+        descriptors: numbers of those descriptors that not each keeper hands on.
     """
 
     launch: Launch
@@ -70,6 +74,7 @@ class Charge:
     keeper: int = 0
     workers: int = 0
     lean: int = 0
+    descriptors: tuple[int, ...] = ()
 
     def pack(self) -> str:
         """As JSON."""

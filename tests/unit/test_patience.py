@@ -15,8 +15,10 @@ import trio
 from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.filesystem.askers import Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.table import InodeTable
+from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
@@ -49,6 +51,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
             metrics=FilesystemMetrics(),
             timeout=10.0,
             base_url="https://v.vault.azure.net",
+            opens=Opens(table, Askers(), "/mnt/kv", None),
         )
         yield w, operations
     os.close(fd)

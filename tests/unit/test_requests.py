@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 import pytest
@@ -18,6 +18,9 @@ from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.requests import SystemdPatience, request
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import FilesystemMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 SYSTEMD, OTHERS = SimpleNamespace(pid=1), SimpleNamespace(pid=4711)
 ANSWERLESS = {"forget"}
@@ -34,9 +37,22 @@ class Handlers:
         self.systemd = SystemdPatience(self.outage)
         self.timeout = 10.0
         self.settled = 0
+        self.told: list[tuple[Any, int]] = []
 
     def settle(self) -> None:
         self.settled += 1
+
+    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
+        self.told.append((arguments[0], code))
+        if arguments[0] == "bug":
+            raise ZeroDivisionError
+        return self.waits(1, OTHERS) if arguments[0] == "slow" else None  # type: ignore[return-value]
+
+    @request
+    def open(self, answer: Any, flags: int, ctx: Any) -> str:  # noqa: ARG002
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
 
     @request
     def at_once(self, answer: Any, ctx: Any) -> str:  # noqa: ARG002
@@ -122,3 +138,20 @@ async def test_what_waits_can_be_ended_by_others(autojump_clock: MockClock) -> N
             await handlers.waits(60, OTHERS)
     assert told.value.errno == errno.EIO
     assert not handlers.in_flight
+
+
+async def test_each_open_is_told_before_it_is_answered_and_never_fails_for_that(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers = Handlers()
+    refused = Refused("Forbidden")
+    assert await handlers.open("file", 0, OTHERS) == "file"
+    with pytest.raises(pyfuse3.FUSEError):
+        await handlers.open(refused, 0, OTHERS)
+    begin = trio.current_time()
+    assert await handlers.open("slow", 0, OTHERS) == "slow"
+    assert trio.current_time() - begin == 1
+    assert await handlers.open("bug", 0, OTHERS) == "bug"
+    assert "bug in opened: ZeroDivisionError" in caplog.text
+    assert await handlers.at_once("no open", OTHERS)
+    assert handlers.told == [("file", 0), (refused, errno.EACCES), ("slow", 0), ("bug", 0)]

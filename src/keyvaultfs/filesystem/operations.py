@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.directory import SmallDirectory
     from keyvaultfs.filesystem.inodes.nodes import Handle, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
+    from keyvaultfs.filesystem.opens import Opens
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.metrics import FilesystemMetrics
     from keyvaultfs.model import SecretName
@@ -48,6 +49,7 @@ class Operations(pyfuse3.Operations):
     Args:
         timeout: seconds that a request may take.
         base_url: the vault's origin, for ``user.keyvault.id``.
+        opens: is told of each OPEN of a secret's file.
     """
 
     supports_dot_lookup = False
@@ -65,6 +67,7 @@ class Operations(pyfuse3.Operations):
         metrics: FilesystemMetrics,
         timeout: float,
         base_url: str,
+        opens: Opens,
     ) -> None:
         super().__init__()
         self._cache = cache
@@ -75,6 +78,7 @@ class Operations(pyfuse3.Operations):
         self.metrics = metrics
         self.timeout = timeout
         self._base_url = base_url
+        self._opens = opens
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
         self._lines = Lines()
@@ -206,6 +210,12 @@ class Operations(pyfuse3.Operations):
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""
         self._table.settle()
+
+    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
+        """See `requests.Served`; of a secret's file alone."""
+        inode, _, ctx = arguments
+        node = self._table.nodes.get(inode)
+        return None if node is None else self._opens.opened(node, ctx, code)
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
         return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid), ctx)

@@ -8,7 +8,7 @@ import inspect
 import math
 import traceback
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 import pyfuse3
 import trio
@@ -92,6 +92,12 @@ class Served(Protocol):
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""
 
+    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
+        """An OPEN with these arguments is about to be answered with this errno, 0 if it succeeded.
+
+        What is returned is awaited first.
+        """
+
 
 S = TypeVar("S", bound=Served)
 
@@ -121,6 +127,7 @@ def request(
     - It is counted, by its name, and so is the errno of a failure.
     - Whatever it raises becomes an errno: pyfuse3 ends its loop on an exception that is no FUSEError. One that nobody
       foresaw is logged by its type and frames, never by its text: ``int("p@ss")`` quotes its argument.
+    - Each OPEN is told to `Served.opened` before it is answered, with its outcome.
     - Handles of earlier requests count as known to the kernel (`Served.settle`).
     - What must be waited for has a deadline, `Served.timeout` or PID 1's, and others can end it: a program that waits
       on FUSE cannot be killed. An answer that is there at once does without: a cancel scope costs more than all the
@@ -131,6 +138,8 @@ def request(
     name = fn.__name__
     by_systemd = _by_systemd(fn)
 
+    is_open = name == "open"
+
     @functools.wraps(fn)
     async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self.metrics.requests[name] += 1
@@ -138,13 +147,29 @@ def request(
             self.settle()
             answer = fn(self, *args, **kwargs)
             if isinstance(answer, CoroutineType):
-                return await _in_time(self, answer, hurried=by_systemd(self, args))
+                answer = await _in_time(self, answer, hurried=by_systemd(self, args))
         except Exception as exc:  # noqa: BLE001 - any other than FUSEError would end the loop and lose the mount
-            _fail(self, name, exc)
+            code = _code(name, exc)
         else:
+            if is_open:
+                await _tell(self, args, 0)
             return cast("T", answer)
+        self.metrics.errors[errno.errorcode.get(code, str(code))] += 1
+        if is_open:
+            await _tell(self, args, code)
+        raise pyfuse3.FUSEError(code)
 
     return handler
+
+
+async def _tell(served: Served, arguments: tuple[Any, ...], code: int) -> None:
+    """Have an OPEN recorded, which is no reason to fail it."""
+    try:
+        waiting = served.opened(arguments, code)
+        if waiting is not None:
+            await waiting
+    except Exception as exc:  # noqa: BLE001 - see above
+        _code("opened", exc)
 
 
 async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:
@@ -168,19 +193,17 @@ async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: 
     raise trio.TooSlowError
 
 
-def _fail(served: Served, name: str, exc: Exception) -> NoReturn:
+def _code(name: str, exc: Exception) -> int:
+    """The errno of whatever a handler raised."""
     if isinstance(exc, pyfuse3.FUSEError):
-        code = exc.errno
-    else:
-        known = number(exc)
-        if known is None:
-            frames = "".join(traceback.format_tb(exc.__traceback__))
-            LOG.error("bug in %s: %s\n%s", name, type(exc).__name__, frames)
-        elif isinstance(exc, errors.KeyVaultFSError):
-            LOG.debug("%s: %s", name, exc.cause)
-        code = known or errno.EIO
-    served.metrics.errors[errno.errorcode.get(code, str(code))] += 1
-    raise pyfuse3.FUSEError(code) from None
+        return int(exc.errno)
+    known = number(exc)
+    if known is None:
+        frames = "".join(traceback.format_tb(exc.__traceback__))
+        LOG.error("bug in %s: %s\n%s", name, type(exc).__name__, frames)
+    elif isinstance(exc, errors.KeyVaultFSError):
+        LOG.debug("%s: %s", name, exc.cause)
+    return known or errno.EIO
 
 
 def _by_systemd(fn: Callable[..., object]) -> Callable[[Served, tuple[Any, ...]], bool]:

@@ -15,7 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
+from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper import lookup, mounting, unmounting
+from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
 from keyvaultfs.keeper.mail import Mail
@@ -94,11 +96,13 @@ class Keeper:
         Returns:
             The exit code: 0 after an unmount from anywhere, 1 when the mount could not be held.
         """
+        self.audit = AuditTarget(self.settings.audit)
         self.device = high(mounting.mount(self.launch, self.settings))
         self.presence = Presence(mounting.connection(self.launch.mountpoint), self.device)
         try:
             self.table = high(os.memfd_create("keyvaultfs-table", os.MFD_CLOEXEC))
             self.values = high(os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC))
+            self.readers = high(os.memfd_create("keyvaultfs-readers", os.MFD_CLOEXEC))
             self.init = self._read_init()
             self._listen_to_signals()
         except Exception:
@@ -167,8 +171,15 @@ class Keeper:
                 self._stop = f"unmounted {self.launch.mountpoint} on {signal.Signals(number).name}"
             elif number == signal.SIGHUP and self.succession.may_reload():
                 self.notifier.reloading()
+                self._reopen_audit()
                 self.sink.say(_INFO, "reload: a new worker starts; the old one serves until it is ready")
                 self._start()
+
+    def _reopen_audit(self) -> None:
+        try:
+            self.audit.reopen()
+        except KeyVaultFSError as exc:
+            self.sink.say(_ERR, f"{exc}; records go where they went")
 
     def _on_messages(self, process: WorkerProcess) -> None:
         for message in self.mail.messages(process, time.monotonic()):
@@ -221,7 +232,7 @@ class Keeper:
     def _ask_mount(self, name: str) -> int | None:
         if not self.children.admit(time.monotonic()):
             return None
-        close = [self.device, self.table, self.values, self._signals.fileno()]
+        close = [self.device, self.table, self.values, self.readers, self._signals.fileno()]
         close += [life.process.channel.sock.fileno() for life in self.succession.lives()]
         pid = lookup.lookup(self.launch.mountpoint, name, close)
         self.children.add(pid)
@@ -269,6 +280,9 @@ class Keeper:
 
     def _start(self) -> None:
         self._started += 1
+        more = {ipc.READERS_FD: self.readers}
+        if self.audit.fd is not None:
+            more[ipc.AUDIT_FD] = self.audit.fd
         charge = ipc.Charge(
             launch=self.launch,
             init=self.init.hex(),
@@ -277,11 +291,12 @@ class Keeper:
             keeper=os.getpid(),
             workers=self._started,
             lean=self._lean,
+            descriptors=tuple(more),
         )
         now = time.monotonic()
         self.memory.note()
         try:
-            self.succession.began(WorkerProcess(self.device, self.table, self.values, charge), now)
+            self.succession.began(WorkerProcess(self.device, self.table, self.values, charge, more), now)
         except OSError:
             self.supervisor.not_started(now)
             raise

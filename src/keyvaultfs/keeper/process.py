@@ -9,15 +9,19 @@ import signal
 import socket
 import sys
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keyvaultfs.ipc import Charge
 
 _ABOVE_FIXED = 64
 _LAST_LINES = 5
+_NO_MORE: Mapping[int, int] = MappingProxyType({})
 _LONGEST_LINE = 1 << 16
 
 
@@ -37,12 +41,15 @@ class WorkerProcess:
         table: memfd of the inode table.
         values: memfd of the values.
         charge: what the worker is to do.
+        more: other descriptors, by the number that the worker is to find them at.
 
     Raises:
         OSError: no process, no descriptor or no memory was to be had; nothing of it is left.
     """
 
-    def __init__(self, device: int, table: int, values: int, charge: Charge) -> None:
+    def __init__(
+        self, device: int, table: int, values: int, charge: Charge, more: Mapping[int, int] = _NO_MORE
+    ) -> None:
         with contextlib.ExitStack() as owned:
 
             def own(fd: int) -> int:
@@ -63,7 +70,9 @@ class WorkerProcess:
                 os.set_blocking(self.log_fd, False)
                 null = own(high(os.open(os.devnull, os.O_RDWR)))
                 wanted = {0: null, 1: null, ipc.LOG_FD: log_end, ipc.DEVICE_FD: device}
-                wanted |= {ipc.CHANNEL_FD: channel_end, ipc.TABLE_FD: table, ipc.VALUES_FD: values}
+                wanted |= {ipc.CHANNEL_FD: channel_end, ipc.TABLE_FD: table, ipc.VALUES_FD: values} | dict(
+                    more
+                )
                 self.pid = _spawn(wanted, charge)
                 failed.pop_all()
         self.log_open = self.channel_open = True

@@ -379,8 +379,8 @@ def _audit(text: str) -> str:
     if text == JOURNAL:
         return text
     path = os.path.abspath(text)  # noqa: PTH100
-    if not text.isprintable() or os.path.isdir(path) or not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120
-        raise ValueError("journal, or a file's name in a folder that is there")
+    if not text or not text.isprintable():
+        raise ValueError("journal, or a file's name")
     return path
 
 
@@ -390,7 +390,7 @@ AUDIT = Kind(
     anchored=lambda raw, folder: raw if raw == JOURNAL else _below(raw, folder),
     offers="files",
 )
-"""``journal``, or the absolute path of a file that need not be there."""
+"""``journal``, or the absolute path of a file. The keeper opens it, and says what is wrong with it."""
 
 
 def _api_version(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - name resolution would look for it when files can no longer be read
+# Python would look for these codecs when files can no longer be read: name resolution wants the first.
+import encodings.idna
+import encodings.utf_8_sig
+import encodings.utf_16_be  # noqa: F401
 import fnmatch
 import os
 import platform
@@ -20,16 +23,20 @@ from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.filesystem.askers import Askers
 from keyvaultfs.filesystem.attributes import Appearance
+from keyvaultfs.filesystem.audit import Audit, journal_entry, json_line
 from keyvaultfs.filesystem.control import Control
 from keyvaultfs.filesystem.inodes import slots
 from keyvaultfs.filesystem.inodes.table import InodeTable
+from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
 from keyvaultfs.model import NAME_PATTERN, SecretName
+from keyvaultfs.settings import kinds
 from keyvaultfs.version import package_version
 from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
@@ -181,7 +188,14 @@ class Worker:
             metrics=self.metrics.filesystem,
             timeout=settings.timeout,
             base_url=chain.origin.base_url,
+            opens=Opens(self.table, Askers(), self.charge.launch.mountpoint, self._audit()),
         )
+
+    def _audit(self) -> Audit | None:
+        if ipc.AUDIT_FD not in self.charge.descriptors:
+            return None
+        form = journal_entry if self.settings.audit == kinds.JOURNAL else json_line
+        return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes)
 
     def status(self) -> dict[str, Any]:
         """What the file ``status`` shows; never a value."""

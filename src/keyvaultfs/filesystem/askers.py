@@ -1,0 +1,119 @@
+"""Who opens a file: the process behind a request, read from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyfuse3 import RequestContext
+
+_MOST = 64
+_LONGEST = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A process at the moment of a request.
+
+    Attributes:
+        pid: of the process; the kernel tells that of the thread.
+        program: its ``comm``, at most 15 bytes; "" where that cannot be read.
+        unit: systemd's name for what it belongs to; "" outside units, as in a login session.
+    """
+
+    uid: int
+    gid: int
+    pid: int
+    program: str
+    unit: str
+
+
+class Askers:
+    """Reads /proc, and keeps what it read of the last few processes while they live under the same name.
+
+    Args:
+        proc: where proc(5) is mounted.
+    """
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self._known: OrderedDict[int, tuple[Asker, int, bytes]] = OrderedDict()
+
+    def of(self, ctx: RequestContext) -> Asker:
+        """Who asks; never raises, and waits for nothing."""
+        known = self._known.get(ctx.pid)
+        if known is not None:
+            asker, fd, comm = known
+            # A descriptor in /proc is of that very process, whoever has its number later; a name changes with exec.
+            if asker.uid == ctx.uid and asker.gid == ctx.gid and _read(fd) == comm:
+                self._known.move_to_end(ctx.pid)
+                return asker
+            self._forget(ctx.pid)
+        try:
+            fd = os.open(f"{self._proc}/{ctx.pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # gone, of another pid namespace, or hidden (hidepid=)
+            return Asker(ctx.uid, ctx.gid, ctx.pid, "", "")
+        comm = _read(fd)
+        asker = Asker(
+            ctx.uid,
+            ctx.gid,
+            _process(self._text(ctx.pid, "status"), ctx.pid),
+            comm.removesuffix(b"\n").decode("utf-8", "backslashreplace"),
+            unit_of(self._text(ctx.pid, "cgroup")),
+        )
+        self._known[ctx.pid] = asker, fd, comm
+        if len(self._known) > _MOST:
+            self._forget(next(iter(self._known)))
+        return asker
+
+    def close(self) -> None:
+        """Let all descriptors go."""
+        for pid in tuple(self._known):
+            self._forget(pid)
+
+    def _forget(self, pid: int) -> None:
+        os.close(self._known.pop(pid)[1])
+
+    def _text(self, pid: int, name: str) -> str:
+        try:
+            fd = os.open(f"{self._proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            return os.read(fd, _LONGEST).decode("utf-8", "backslashreplace")
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)
+
+
+def unit_of(cgroup: str) -> str:
+    """The unit that a cgroup(7) file names: the innermost, and never a login session's scope."""
+    for line in cgroup.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number != "0" and controllers != "name=systemd":
+            continue
+        for part in reversed(path.split("/")):
+            name = part.removeprefix("_")
+            if name.endswith(".service"):
+                return name
+            if name.endswith(".scope") and not name.startswith("session-") and name != "init.scope":
+                return name
+    return ""
+
+
+def _process(status: str, thread: int) -> int:
+    _, _, rest = status.partition("\nTgid:\t")
+    number = rest.partition("\n")[0]
+    return int(number) if number.isdigit() else thread
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.pread(fd, 64, 0)
+    except OSError:  # ESRCH: it has ended
+        return b""

@@ -1,0 +1,161 @@
+"""A record of each open of a secret's file: who, what, when and how it ended. Never a value."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from keyvaultfs.filesystem.askers import Asker
+    from keyvaultfs.log import Causes
+    from keyvaultfs.metrics import AuditMetrics
+
+_LOST = "opens are not recorded (option audit)"
+_PATIENCE_SECONDS = 1.0
+_MESSAGE_ID = "a3d2c1f0b6f04f5e9d0c7b1e5a8f4c27"
+
+
+class Format(Protocol):
+    """Bytes of one record, complete."""
+
+    def __call__(
+        self, path: str, versions: Mapping[str, str], asker: Asker, outcome: str, code: int
+    ) -> bytes:
+        """See `Audit.record`."""
+
+
+class Audit:
+    """Writes records before the kernel has its answer, so that no open that succeeded lacks one after a take-over.
+
+    A record that cannot be written fails no open: it is counted, and said once.
+
+    Args:
+        fd: a file, or a socket to the journal, in non-blocking mode.
+        form: `json_line` or `journal_entry`.
+        wait_writable: waits until `fd` takes a record.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        form: Format,
+        metrics: AuditMetrics,
+        causes: Causes,
+        wait_writable: Callable[[int], Coroutine[Any, Any, None]] = trio.lowlevel.wait_writable,
+    ) -> None:
+        self._fd = fd
+        self._form = form
+        self._metrics = metrics
+        self._causes = causes
+        self._wait_writable = wait_writable
+        self._failing = False
+        self._torn = False
+
+    def record(
+        self, path: str, versions: Mapping[str, str], asker: Asker, code: int
+    ) -> Coroutine[Any, Any, None] | None:
+        """Write a record now, or give a coroutine that waits a moment for a journal that is behind.
+
+        Args:
+            path: the file, below the mount point.
+            versions: version by secret, of what the file is made of.
+            code: the errno that the open ended with, 0 if it succeeded.
+        """
+        outcome = errno.errorcode.get(code, str(code)) if code else "opened"
+        data = self._form(path, versions, asker, outcome, code)
+        try:
+            self._write(data)
+        except BlockingIOError:
+            if not self._failing:
+                return self._later(data)
+            self._lose(errno.EAGAIN)
+        except OSError as exc:
+            self._lose(exc.errno or errno.EIO)
+        return None
+
+    async def _later(self, data: bytes) -> None:
+        with trio.move_on_after(_PATIENCE_SECONDS):
+            while True:
+                await self._wait_writable(self._fd)
+                try:
+                    self._write(data)
+                except BlockingIOError:
+                    continue
+                except OSError as exc:
+                    self._lose(exc.errno or errno.EIO)
+                return
+        self._lose(errno.EAGAIN)
+
+    def _write(self, data: bytes) -> None:
+        whole = b"\n" + data if self._torn else data
+        written = os.write(self._fd, whole)
+        self._torn = written < len(whole)
+        if self._torn:  # as on a full disk; the next record begins on a line of its own
+            raise OSError(errno.ENOSPC, "")
+        self._metrics.records += 1
+        if self._failing:
+            self._failing = False
+            self._causes.end(_LOST)
+
+    def _lose(self, code: int) -> None:
+        self._metrics.lost += 1
+        self._failing = True
+        self._causes.begin(_LOST, error=f"Audit-{errno.errorcode.get(code, code)}")
+
+
+def json_line(path: str, versions: Mapping[str, str], asker: Asker, outcome: str, code: int) -> bytes:
+    """A JSON object on a line."""
+    facts = {
+        "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "outcome": outcome,
+        "errno": code,
+        "path": path,
+        "secrets": versions,
+        "uid": asker.uid,
+        "gid": asker.gid,
+        "pid": asker.pid,
+        "program": asker.program,
+        "unit": asker.unit,
+    }
+    return json.dumps(facts).encode() + b"\n"
+
+
+def journal_entry(path: str, versions: Mapping[str, str], asker: Asker, outcome: str, code: int) -> bytes:
+    """A datagram of the native journal protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/)."""
+    version = ",".join(versions.values())
+    what = "opened" if outcome == "opened" else f"{outcome}: not opened:"
+    who = asker.unit or "no unit"
+    message = f"{what} {path} by {asker.program or '?'} (pid {asker.pid}, uid {asker.uid}, {who}), version {version}"
+    fields = {
+        "MESSAGE": message,
+        "MESSAGE_ID": _MESSAGE_ID,
+        "PRIORITY": 6,
+        "SYSLOG_IDENTIFIER": "keyvaultfs",
+        "KEYVAULTFS_PATH": path,
+        "KEYVAULTFS_SECRET": ",".join(versions),
+        "KEYVAULTFS_VERSION": version,
+        "KEYVAULTFS_OUTCOME": outcome,
+        "KEYVAULTFS_ERRNO": code,
+        "KEYVAULTFS_UNIT": asker.unit,
+        "OBJECT_PID": asker.pid,
+        "OBJECT_UID": asker.uid,
+        "OBJECT_GID": asker.gid,
+        "OBJECT_COMM": asker.program,
+    }
+    return b"".join(
+        _field(name, str(value).encode("utf-8", "backslashreplace")) for name, value in fields.items()
+    )
+
+
+def _field(name: str, value: bytes) -> bytes:
+    if b"\n" not in value:
+        return b"%s=%s\n" % (name.encode(), value)
+    return b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(value)), value)

@@ -1,0 +1,245 @@
+"""Records of opens: complete, on lines of their own, and no reason for an open to fail."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.filesystem.askers import Asker, Askers, unit_of
+from keyvaultfs.filesystem.audit import Audit, journal_entry, json_line
+from keyvaultfs.keeper.audit import AuditTarget
+from keyvaultfs.log import Causes
+from keyvaultfs.metrics import AuditMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+CAT = Asker(33, 34, 4711, 'c"at\n', "app.service")
+VERSIONS = {"pw": "0" * 31 + "7"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    target = AuditTarget(str(tmp_path / "audit.log"))
+    assert target.fd is not None
+    yield target.fd, tmp_path / "audit.log"
+    os.close(target.fd)
+
+
+def audit(fd: int, form: Any = json_line, **kwargs: Any) -> tuple[Audit, AuditMetrics, Causes]:
+    metrics, causes = AuditMetrics(), Causes(lambda: 0.0)
+    return Audit(fd, form, metrics, causes, **kwargs), metrics, causes
+
+
+def test_a_record_in_a_file_is_a_json_object_on_a_line(file: tuple[int, Path]) -> None:
+    fd, path = file
+    assert path.stat().st_mode & 0o777 == 0o600
+    records, metrics, _ = audit(fd)
+    assert records.record("/mnt/kv/pw", VERSIONS, CAT, 0) is None
+    assert records.record("/mnt/kv/pw", {"pw": ""}, CAT, errno.EACCES) is None
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "outcome": "opened", "errno": 0, "path": "/mnt/kv/pw", "secrets": VERSIONS, "uid": 33, "gid": 34, "pid": 4711,
+        "program": 'c"at\n', "unit": "app.service",
+    }  # fmt: skip
+    assert (second["outcome"], second["errno"]) == ("EACCES", errno.EACCES)
+    assert (metrics.records, metrics.lost) == (2, 0)
+
+
+def test_a_full_disk_is_said_once_and_the_next_record_has_a_line_of_its_own(
+    file: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fd, path = file
+    records, metrics, causes = audit(fd)
+    write = os.write
+    records.record("/mnt/kv/a", VERSIONS, CAT, 0)
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]))
+    records.record("/mnt/kv/b", VERSIONS, CAT, 0)
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(5):
+        records.record("/mnt/kv/c", VERSIONS, CAT, 0)
+    assert [row["code"] for row in causes.problems()] == ["Audit-ENOSPC"]
+    monkeypatch.setattr(os, "write", write)
+    records.record("/mnt/kv/d", VERSIONS, CAT, 0)
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["path"] for line in whole] == ["/mnt/kv/a", "/mnt/kv/d"]
+    assert (metrics.records, metrics.lost) == (2, 6)
+    assert caplog.text.count("opens are not recorded") == 1
+    assert causes.problems() == []
+
+
+def journal() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def fields_of(datagram: bytes) -> dict[str, bytes]:
+    """As journald reads it."""
+    found: dict[str, bytes] = {}
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", rest)
+            value, rest = rest[8 : 8 + length], rest[8 + length :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        found[name.decode()] = value
+        datagram = rest
+    return found
+
+
+def test_a_record_in_the_journal_has_its_fields() -> None:
+    ours, theirs = journal()
+    with ours, theirs:
+        audit(ours.fileno(), journal_entry)[0].record("/mnt/kv/pw", VERSIONS, CAT, 0)
+        found = fields_of(theirs.recv(1 << 16))
+    assert found["KEYVAULTFS_PATH"] == b"/mnt/kv/pw"
+    assert found["KEYVAULTFS_VERSION"] == VERSIONS["pw"].encode()
+    assert found["KEYVAULTFS_OUTCOME"] == b"opened"
+    assert found["KEYVAULTFS_UNIT"] == b"app.service"
+    assert (found["OBJECT_UID"], found["OBJECT_GID"], found["OBJECT_PID"]) == (b"33", b"34", b"4711")
+    assert found["OBJECT_COMM"] == b'c"at\n', "a newline forges no field"
+    assert b"MESSAGE" not in found["MESSAGE"]
+
+
+async def test_a_journal_that_is_behind_is_waited_for_and_one_that_is_stuck_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = journal()
+    waits = 0
+
+    async def wait(_fd: int) -> None:
+        nonlocal waits
+        waits += 1
+        await trio.sleep(0.4)
+        if waits == 1:
+            theirs.recv(1 << 16)
+
+    with ours, theirs:
+        records, metrics, _ = audit(ours.fileno(), journal_entry, wait_writable=wait)
+        number = 0
+        while (waiting := records.record(f"/mnt/kv/{number}", VERSIONS, CAT, 0)) is None:
+            number += 1
+        await waiting
+        assert (metrics.records, metrics.lost) == (number + 1, 0), "it was read, and there was room again"
+        stuck = records.record("/mnt/kv/stuck", VERSIONS, CAT, 0)
+        assert stuck is not None
+        begin = trio.current_time()
+        await stuck
+        assert trio.current_time() - begin <= 1
+        for _ in range(10):
+            assert records.record("/mnt/kv/lost", VERSIONS, CAT, 0) is None
+        assert metrics.lost == 11
+        theirs.recv(1 << 16)
+        assert records.record("/mnt/kv/again", VERSIONS, CAT, 0) is None
+        assert metrics.lost == 11
+
+
+# --- where they go -----------------------------------------------------------------------------------------
+
+
+def test_what_is_no_regular_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    cases = {
+        "fifo": "regular",
+        "link": "link",
+        ".": "directory",
+        "no/log": "No such file",
+        "fifo/log": "directory",
+    }
+    for name, words in cases.items():
+        with pytest.raises(KeyVaultFSError, match=words) as told:
+            AuditTarget(str(tmp_path / name))
+        assert str(told.value).startswith(f"audit={tmp_path / name}: ")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_after_a_logrotate_a_new_file_is_opened_and_a_failure_keeps_the_old_one(tmp_path: Path) -> None:
+    target = AuditTarget(str(tmp_path / "log"))
+    assert target.fd is not None
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    target.reopen()
+    os.write(target.fd, b"new")
+    assert ((tmp_path / "log").read_text(), (tmp_path / "log.1").read_text()) == ("new", "")
+    (tmp_path / "log").rename(tmp_path / "log.2")
+    (tmp_path / "log").mkdir()
+    with pytest.raises(KeyVaultFSError, match="directory"):
+        target.reopen()
+    os.write(target.fd, b"er")
+    assert (tmp_path / "log.2").read_text() == "newer"
+    os.close(target.fd)
+
+
+# --- who asks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/postgresql@15-main.service\n", "postgresql@15-main.service"),
+        ("0::/system.slice/app.service/workers/7\n", "app.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/mine.service\n", "mine.service"),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", ""),
+        ("0::/init.scope\n", ""),
+        ("0::/system.slice/docker-0123abcd.scope\n", "docker-0123abcd.scope"),
+        ("12:cpu:/x.service\n1:name=systemd:/system.slice/cron.service\n", "cron.service"),
+        ("0::/system.slice/_odd.service\n", "odd.service"),
+        ("", ""),
+        ("nonsense", ""),
+        ("0::/\n", ""),
+    ],
+)
+def test_a_unit_is_the_innermost_one_and_no_login_session(cgroup: str, unit: str) -> None:
+    assert unit_of(cgroup) == unit
+
+
+def test_a_process_is_told_by_its_name_and_again_after_it_became_another_program() -> None:
+    askers = Askers()
+    read = "import sys; sys.stdin.readline(); import os; os.execvp('sleep', ['sleep', '60'])"
+    with subprocess.Popen([sys.executable, "-c", read], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        ctx: Any = SimpleNamespace(pid=child.pid, uid=1, gid=2)
+        while not askers.of(ctx).program.startswith("python"):
+            pass
+        assert askers.of(ctx).pid == child.pid
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        while askers.of(ctx).program != "sleep":
+            pass
+        child.kill()
+        child.wait()
+        assert askers.of(ctx) == Asker(1, 2, child.pid, "", "")
+    askers.close()
+
+
+def test_few_descriptors_are_kept_however_many_ask() -> None:
+    askers = Askers()
+    before = len(os.listdir("/proc/self/fd"))
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()] * 3:
+        for uid in range(100):
+            askers.of(SimpleNamespace(pid=pid, uid=uid, gid=0))  # type: ignore[arg-type]
+    assert len(os.listdir("/proc/self/fd")) - before <= 64
+    askers.close()
+    assert len(os.listdir("/proc/self/fd")) == before
