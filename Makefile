@@ -14,7 +14,9 @@ TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-l
 # What reads credential files: the readers of tests/support/readers_of_files.py and of tests/mount/test_programs.py.
 TEST_PACKAGES += curl libpq5 mariadb-client mariadb-server-core default-jdk-headless systemd postgresql haproxy openssh-client
 BOOT_PACKAGES := debootstrap systemd-container
-DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests
+DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests python3-cryptography python3-jinja2
+# The embedded vault's.
+DEBIAN_PACKAGES += python3-hypercorn python3-starlette python3-jwt python3-trustme
 
 # $(call need,PACKAGES): install those that are missing, and say so.
 define need
@@ -81,10 +83,10 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 	@mkdir -p $(@D)
 	@echo "making $(DEBIAN_VENV) over the system's packages"
 	@[ -x $(DEBIAN_PYTHON) ] || /usr/bin/python3 -m venv --system-site-packages $(DEBIAN_VENV)
-	@$(DEBIAN_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]' 'hypothesis>=6.80' 'pytest>=8' \
+	@$(DEBIAN_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]' 'hypothesis>=6.85' 'pytest>=8' 'pyyaml>=6' \
 	  'docutils>=0.19' 'hatchling>=1.12' 'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8' \
 	  'shtab>=1.13,<1.14'
-	@$(DEBIAN_PYTHON) -c 'import pyfuse3, trio, requests; assert all("dist-packages" in m.__file__ for m in (pyfuse3, trio, requests))'
+	@$(DEBIAN_PYTHON) -c 'import pyfuse3, trio, requests, hypercorn, starlette, jwt as j, jinja2; assert all("dist-packages" in m.__file__ for m in (pyfuse3, trio, requests, hypercorn, starlette, j, jinja2))'
 	@touch $@
 
 debian-12: $(STAMPS)/venv-debian

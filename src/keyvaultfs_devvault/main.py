@@ -84,15 +84,13 @@ async def _main(args: argparse.Namespace, state: State, authority: Authority, ca
         async with trio.open_nursery() as nursery:
             outcome = 0
             addresses: Addresses = await nursery.start(_plainly, serving)
-            sys.stdout.write(
-                as_json(addresses) if args.json else as_text(addresses, args.mount, arc=args.arc is not None)
-            )
+            sys.stdout.write(as_json(addresses) if args.json else as_text(addresses, args.mount, args.arc))
             sys.stdout.flush()
             if args.until_eof:
                 nursery.start_soon(_end_of_input, nursery.cancel_scope)
             nursery.start_soon(_end_by_signal, signals, nursery.cancel_scope)
             if args.mount is not None:
-                outcome = await _mounted(addresses, args.mount)
+                outcome = await _mounted(addresses, args.mount, args.arc)
                 nursery.cancel_scope.cancel()
         return outcome
 
@@ -113,7 +111,7 @@ async def _end_by_signal(signals: Any, scope: trio.CancelScope) -> None:
         scope.cancel()
 
 
-async def _mounted(addresses: Addresses, where: Path) -> int:
+async def _mounted(addresses: Addresses, where: Path, arc: Path | None) -> int:
     """Mount in a child until it ends, or until we are cancelled: SIGTERM makes it unmount."""
     command = [
         sys.executable,
@@ -124,7 +122,7 @@ async def _mounted(addresses: Addresses, where: Path) -> int:
         addresses.url,
         str(where),
         "-o",
-        mount_options(addresses),
+        mount_options(addresses, arc),
     ]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603, ASYNC220 - ourselves
     try:
@@ -147,9 +145,12 @@ async def _ended(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def mount_options(addresses: Addresses) -> str:
-    """What `keyvaultfs mount -o` needs to know."""
-    return f"imds_endpoint={addresses.imds},ca_file={addresses.ca_file},resource={addresses.resource}"
+def mount_options(addresses: Addresses, arc: Path | None = None) -> str:
+    """What `keyvaultfs mount -o` needs to know; `arc` is the folder of Azure Arc's key files."""
+    identity = "" if arc is None else f",auth=arc,arc_tokens={arc}"
+    return (
+        f"imds_endpoint={addresses.imds},ca_file={addresses.ca_file},resource={addresses.resource}{identity}"
+    )
 
 
 def as_json(addresses: Addresses) -> str:
@@ -157,11 +158,11 @@ def as_json(addresses: Addresses) -> str:
     return json.dumps(dataclasses.asdict(addresses)) + "\n"
 
 
-def as_text(addresses: Addresses, mount: Path | None = None, *, arc: bool = False) -> str:
+def as_text(addresses: Addresses, mount: Path | None = None, arc: Path | None = None) -> str:
     """Some lines for people."""
     target = "MOUNTPOINT" if mount is None else str(mount)
     where = [f"  export AZURE_POD_IDENTITY_AUTHORITY_HOST={addresses.imds}"]
-    if arc:
+    if arc is not None:
         where = [
             f"  export IDENTITY_ENDPOINT={addresses.imds}{PATH}",
             f"  export IMDS_ENDPOINT={addresses.imds}",
@@ -174,7 +175,7 @@ def as_text(addresses: Addresses, mount: Path | None = None, *, arc: bool = Fals
             f"CA file:   {addresses.ca_file}",
             "",
             "Mount it:" if mount is None else "Mounted by:",
-            f"  keyvaultfs mount {addresses.url} {target} -o {mount_options(addresses)}",
+            f"  keyvaultfs mount {addresses.url} {target} -o {mount_options(addresses, arc)}",
             "",
             "Microsoft's clients:",
             *where,

@@ -93,3 +93,25 @@ def test_where_it_is_missing_one_line_says_what_to_install(missing: str) -> None
         f"keyvaultfs: the embedded vault needs {missing}: install the package keyvaultfs-dev-vault,"
         " or: pip install 'keyvaultfs[dev-vault]'\n"
     )
+
+
+def test_what_it_prints_for_people_can_be_pasted(tmp_path: Path) -> None:
+    program = [
+        sys.executable,
+        "-m",
+        "keyvaultfs_devvault.main",
+        "--until-eof",
+        "--ca-out",
+        str(tmp_path / "ca.pem"),
+    ]
+    for more in ([], ["--arc", str(tmp_path)]):
+        done = subprocess.run(
+            [*program, *more], input="", capture_output=True, text=True, check=True, timeout=60
+        )
+        facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:4])
+        options = f"imds_endpoint={facts['Tokens:']},ca_file={tmp_path}/ca.pem,resource=https://0.0.1:"
+        assert f"  keyvaultfs mount {facts['Vault:']} MOUNTPOINT -o {options}" in done.stdout
+        assert (f",auth=arc,arc_tokens={tmp_path}\n" in done.stdout) == bool(more)
+        assert (
+            f"  export IDENTITY_ENDPOINT={facts['Tokens:']}/metadata/identity/oauth2/token\n" in done.stdout
+        ) == bool(more)
