@@ -228,3 +228,12 @@ async def test_the_log_names_a_hundred_users_in_a_few_lines(
                 nursery.start_soon(flood, w, 2, uid, 4)
         assert 1 < caplog.text.count("asked for too often") < 20
         assert w.vault.asked["get"] <= 10 + 30 * (2 + 0.5)
+
+
+async def test_absences_are_remembered_for_so_many_names_only(autojump_clock: MockClock) -> None:
+    """With a negative_ttl of a day each made-up name would stay for a day."""
+    async with world(negative_ttl=86400.0) as w:
+        for number in range(4200):
+            with pytest.raises(NotFound):
+                await w.cache.get(N(f"made-up-{number}"))
+        assert len(w.cache.records) == 4096

@@ -6,47 +6,33 @@ import copy
 import math
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from keyvaultfs.cache.admission import Admission
-from keyvaultfs.cache.fetches import ANSWERED_NO, NOBODY_ANSWERED, Fetches
-from keyvaultfs.cache.freshness import FAILURE_SECONDS, Limits, Verdict
+from keyvaultfs.cache.fetches import Fetches
+from keyvaultfs.cache.freshness import Limits, Verdict, ends
+from keyvaultfs.cache.known import ANSWERED_NO, NOBODY_ANSWERED, Known
 from keyvaultfs.cache.listings import Listings
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.cache.readahead import ReadAhead
-from keyvaultfs.cache.records import NEVER, Entry, Record, Rotated
+from keyvaultfs.cache.records import Entry, Rotated
 from keyvaultfs.cache.refresher import Refresher
 from keyvaultfs.errors import NotFound, Unavailable
-from keyvaultfs.model import UNREADABLE, Properties
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncGenerator, Callable, Collection
 
+    from keyvaultfs.cache.records import Record
+    from keyvaultfs.cache.source import SecretSource
     from keyvaultfs.cache.values import ValueStore
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import CacheMetrics
     from keyvaultfs.model import ListItem, Secret, SecretName, SecretValue, Version, VersionItem
 
-__all__ = ["Cache", "Entry", "Limits", "Rotated", "SecretSource"]
-
-
-class SecretSource(Protocol):
-    """What the cache needs of a vault. Each call may raise NotFound, Refused or Unavailable."""
-
-    async def get(self, name: SecretName) -> Secret:
-        """The current version."""
-
-    async def get_version(self, name: SecretName, version: Version) -> Secret:
-        """One version."""
-
-    def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
-        """The listing."""
-
-    async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
-        """All versions of a secret."""
+__all__ = ["Cache", "Entry", "Limits", "Rotated"]
 
 
 class Cache:
@@ -89,18 +75,22 @@ class Cache:
         self.metrics = metrics
         self.store = store
         self.outage = Outage(causes)
-        self.records: dict[str, Record] = {}
-        self.listings = Listings(self, source, matches)
-        self.fetches = Fetches(self, source, concurrency)
-        self._prefetch = prefetch
+        self._known = Known(limits, store, metrics, monotonic() - trio.current_time())
+        self.records = self._known.records
+        self.rotated = self._known.rotated
+        self._nursery: trio.Nursery | None = None
+        self.listings = Listings(self._known, source, self.outage, self._home, matches)
+        self._fetches = Fetches(self._known, source, self.outage, self._home, concurrency)
         self.admission = Admission(limits, self.listings, causes, concurrency)
         self._matches = matches
+        self._prefetch = prefetch
         self._read_ahead = ReadAhead()
-        self.shift = monotonic() - trio.current_time()
-        self._nursery: trio.Nursery | None = None
-        self._send, self.rotated = trio.open_memory_channel[Rotated](math.inf)
-        self.refresher = Refresher(
-            self,
+        self._refresher = Refresher(
+            self._known,
+            self.listings,
+            self._fetches,
+            self.outage,
+            self.admission,
             rng=rng,
             held=held,
             let_go=let_go,
@@ -108,14 +98,13 @@ class Cache:
             prefetch_names=prefetch_names,
             lists=prefetch_lists,
         )
-        self._load()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the fetches, and refresh ahead. Runs until cancelled; nothing is fetched before it has started."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await self.refresher.run()
+            await self._refresher.run()
 
     async def get(self, name: SecretName, uid: int | None = None) -> Entry:
         """The current version of a secret: fresh, or stale while nobody answers. It is hot from now on.
@@ -135,7 +124,7 @@ class Cache:
         if uid is not None and self._is_unknown(name):
             slots = await self.admission.admit(name, uid)
         now = trio.current_time()
-        record = self.record(name)
+        record = self._known.record(name)
         record.touch(now)
         state = record.state(now, self.limits)
         remembered = record.verdict if now < record.verdict_until else None
@@ -144,7 +133,7 @@ class Cache:
         if state is Verdict.FRESH:
             self.metrics.hits += 1
             self._look_ahead(record, missed=False)
-            return record.entry(now, self.limits, retry=FAILURE_SECONDS)
+            return self._known.entry(record, now)
         if remembered is not None:
             return self._stale_or(record, remembered)
         return await self._ask(
@@ -156,9 +145,9 @@ class Cache:
     ) -> Entry:
         """What the vault says of a name, or what is served since nobody answers."""
         self.metrics.misses += 1
-        if in_outage and self.fetches:  # one request at a time finds out whether anybody answers again
+        if in_outage and self._fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
-        flight = self.fetches.start(record, slots)
+        flight = self._fetches.start(record, slots)
         if in_outage:
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead(record, missed=True)
@@ -178,26 +167,22 @@ class Cache:
         now = trio.current_time()
         if record is None or record.state(now, self.limits) is Verdict.GONE:
             return None
-        return record.entry(now, self.limits, retry=FAILURE_SECONDS)
+        return self._known.entry(record, now)
 
     def refused(self, name: SecretName) -> Entry:
         """What stands for a name after `get` raised Refused, for as long as that is remembered."""
-        record = self.record(name)
-        now = trio.current_time()
-        expires = max(now, record.verdict_until)
-        return Entry(record.name, UNREADABLE, Properties(enabled=False), now, expires, stale=False)
+        return self._known.refused(name, trio.current_time())
 
     def fresh(self, name: SecretName, now: float) -> Record | None:
         """What is known, if it may be served without asking anybody. Never waits, and makes nothing hot.
 
         Apart from `peek`, since each warm look-up and open asks this.
         """
-        record = self.records.get(name.key)
-        return record if record is not None and record.fresh(now, self.limits) else None
+        return self._known.fresh(name, now)
 
     def left(self, record: Record, now: float) -> float:
         """Seconds for which a fresh one stays so."""
-        return record.checked + self.limits.ttl - now
+        return ends(record.checked, self.limits) - now
 
     def hit(self, record: Record, now: float) -> None:
         """Somebody looked it up and was content with what `fresh` said."""
@@ -220,7 +205,7 @@ class Cache:
         kept = self.store.get(name, version)
         if kept is not None:
             return kept
-        return (await self.fetches.version(name, version)).value
+        return (await self._fetches.version(name, version)).value
 
     async def version(self, name: SecretName, version: Version) -> Secret:
         """One version, asked for by its id: no permission but ``get`` is needed, and the current one is not asked for.
@@ -230,7 +215,7 @@ class Cache:
         """
         if not self._matches(name):
             raise NotFound("NotShown")
-        return await self.fetches.version(name, version)
+        return await self._fetches.version(name, version)
 
     def peek_value(self, name: SecretName, version: Version) -> SecretValue | None:
         """As `value`, and None where that would wait."""
@@ -240,7 +225,7 @@ class Cache:
         """All versions of a secret, asked of the vault each time."""
         if not self._matches(name):
             raise NotFound("NotShown")
-        return await self.fetches.versions(name)
+        return await self._fetches.versions(name)
 
     async def listing(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """All names, page by page while they come.
@@ -255,22 +240,14 @@ class Cache:
 
     def forget(self) -> dict[str, int]:
         """Drop everything; the next read asks the vault. Returns how much of what was dropped."""
-        known = [record for record in self.records.values() if record.version is not None]
-        for record in self.records.values():
-            record.checked, record.verdict, record.verdict_until = NEVER, None, NEVER
-        self.fetches.distrust()
-        return {"values": self.store.clear(), "names": len(known), "listings": self.listings.forget()}
+        self._fetches.distrust()
+        return self._known.forget() | {"listings": self.listings.forget()}
 
     def expire(self) -> None:
         """Everything must be checked before it is served again, as after a suspended machine woke."""
-        ended = trio.current_time() - self.limits.ttl
-        for record in self.records.values():
-            record.verdict_until = NEVER
-            if record.version is not None:
-                record.checked = min(record.checked, ended)
-                self.store.check(record.name, record.version, record.checked + self.shift)
+        self._known.expire(trio.current_time())
         self.listings.expire()
-        self.fetches.distrust()
+        self._fetches.distrust()
 
     def expiries(self) -> dict[str, int]:
         """When secrets expire (Unix seconds), by name: of those that do, as far as listings and gets have told."""
@@ -296,9 +273,7 @@ class Cache:
         Ages in seconds; ``answered`` is the age of the vault's last answer, None if it never answered.
         """
         now = trio.current_time()
-        states = [
-            record.state(now, self.limits) for record in self.records.values() if record.version is not None
-        ]
+        states = self._known.states(now)
         listing = self.listings.last
         return {
             "names": len(states),
@@ -316,26 +291,9 @@ class Cache:
             else round(now - self.outage.last_answer, 1),
         }
 
-    # What the parts need.
-
-    def record(self, name: SecretName) -> Record:
-        """What is known of a name, perhaps nothing."""
-        return self.records.setdefault(name.key, Record(name))
-
-    def home(self) -> trio.Nursery:
-        """Where fetches run, whoever wants them."""
+    def _home(self) -> trio.Nursery:
         assert self._nursery is not None, "run() has not started"
         return self._nursery
-
-    def announce(self, record: Record, new: Version | None = None) -> None:
-        """Tell who holds on to a name's inode that it stands for something else."""
-        self._send.send_nowait(Rotated(record.name, record.version, new))
-
-    def checked(self, record: Record, sent: float) -> None:
-        """The listing shows that a record is still right."""
-        record.checked, record.hot = max(record.checked, sent), False
-        if record.version is not None:
-            self.store.check(record.name, record.version, record.checked + self.shift)
 
     def _is_unknown(self, name: SecretName) -> bool:
         """Whether a look-up of it would ask the vault for the sake of this name alone, and may do so in vain."""
@@ -343,13 +301,13 @@ class Cache:
         if record is None:
             return not self._prefetch(name)
         remembered = record.version is not None or trio.current_time() < record.verdict_until
-        return not remembered and name.key not in self.fetches and not self._prefetch(name)
+        return not remembered and name.key not in self._fetches and not self._prefetch(name)
 
     def _stale_or(self, record: Record, failure: Exception) -> Entry:
         now = trio.current_time()
         if record.state(now, self.limits) is Verdict.GONE:
             raise copy.copy(failure) from None
-        entry = record.entry(now, self.limits, retry=FAILURE_SECONDS)
+        entry = self._known.entry(record, now)
         self.metrics.stale_served += entry.stale
         return entry
 
@@ -361,19 +319,7 @@ class Cache:
         now = trio.current_time()
         for place in self._read_ahead.asked(position, missed=missed, end=len(listing.items)):
             item = listing.items[place]
-            ahead = self.record(item.name)
+            ahead = self._known.record(item.name)
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
             if self._matches(item.name) and item.properties.enabled and not known:
-                self.fetches.soon(ahead)
-
-    def _load(self) -> None:
-        for name, stored in self.store.secrets():
-            record = self.record(name)
-            checked = stored.checked - self.shift
-            if checked > record.checked:
-                record.name, record.version, record.properties = (
-                    name,
-                    stored.version,
-                    stored.properties,
-                )
-                record.checked, record.racy, record.used = checked, stored.racy, trio.current_time()
+                self._fetches.soon(ahead)

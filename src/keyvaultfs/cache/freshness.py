@@ -41,12 +41,29 @@ class Verdict(Enum):
     GONE = "gone"
 
 
-def judge(checked: float, now: float, limits: Limits) -> Verdict:
-    """Whether something checked at `checked` may be served: always, only while nobody answers, or no more."""
-    age = now - checked
-    if age < limits.ttl:
+def ends(checked: float, limits: Limits) -> float:
+    """Until when something checked at `checked` is fresh."""
+    return checked + limits.ttl
+
+
+def ended(now: float, limits: Limits) -> float:
+    """When something was checked, at the latest, that is no longer fresh."""
+    return now - limits.ttl
+
+
+def judge(checked: float, now: float, limits: Limits, *, lasts: float | None = None) -> Verdict:
+    """Whether something checked at `checked` may be served: always, only while nobody answers, or no more.
+
+    Args:
+        checked: in seconds.
+        now: in seconds of the same clock.
+        limits: what is promised.
+        lasts: how long it is fresh, where that is not `ttl`.
+    """
+    end = ends(checked, limits) if lasts is None else checked + lasts
+    if now < end:
         return Verdict.FRESH
-    return Verdict.STALE if age < limits.ttl + limits.max_stale else Verdict.GONE
+    return Verdict.STALE if now < end + limits.max_stale else Verdict.GONE
 
 
 def changed(known: Properties, listed: Properties) -> bool:

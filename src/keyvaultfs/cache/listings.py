@@ -10,33 +10,57 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache import freshness
-from keyvaultfs.cache.fetches import NOBODY_ANSWERED
-from keyvaultfs.cache.freshness import FAILURE_SECONDS
+from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict
+from keyvaultfs.cache.known import NOBODY_ANSWERED
 from keyvaultfs.cache.listing import Listing
 from keyvaultfs.errors import BadAnswer, Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection
 
-    from keyvaultfs.cache.cache import Cache, SecretSource
+    from keyvaultfs.cache.known import Known
+    from keyvaultfs.cache.outage import Outage
+    from keyvaultfs.cache.source import SecretSource
     from keyvaultfs.model import ListItem, SecretName
 
 
 class Listings:
-    """The names of the vault, for readers and for the refresher. Arguments as of `Cache`.
+    """The names of the vault, for readers and for the refresher.
+
+    Args:
+        known: names of which something is known.
+        source: the vault.
+        outage: is told whether anybody answers.
+        home: the nursery in which a reading runs, whoever wants it.
+        matches: whether a name is to be shown at all.
 
     Attributes:
         last: the last whole one.
         reading: the one that is being read.
         verdict: why there was none, and until when that is remembered.
+        heard: is told each line, with the time at which its page was asked for.
+        heard_all: is told of a whole listing.
     """
 
-    def __init__(self, cache: Cache, source: SecretSource, matches: Callable[[SecretName], bool]) -> None:
+    def __init__(
+        self,
+        known: Known,
+        source: SecretSource,
+        outage: Outage,
+        home: Callable[[], trio.Nursery],
+        matches: Callable[[SecretName], bool],
+    ) -> None:
         self.last: Listing | None = None
         self.reading: Listing | None = None
         self.verdict: tuple[Exception, float] | None = None
-        self._cache = cache
+        self.heard: Callable[[ListItem, float], None] = lambda _item, _sent: None
+        self.heard_all: Callable[[Listing], None] = lambda _listing: None
+        self._known = known
+        self._limits = known.limits
         self._source = source
+        self._outage = outage
+        self._metrics = known.metrics
+        self._home = home
         self._matches = matches
         self._most = 0
         self._epoch = 0
@@ -44,21 +68,21 @@ class Listings:
     async def stream(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """See `Cache.listing`. A listing that is still good comes as one page, which is the same object each time."""
         now = trio.current_time()
-        limits = self._cache.limits
         old = self.last
-        if old is not None and now - old.began < limits.list_ttl:
+        state = Verdict.GONE if old is None else self._judge(old, now)
+        if old is not None and state is Verdict.FRESH:
             if old.shown is None:
                 old.shown = self._shown(old.items)
             yield old.shown
             return
-        if old is not None and now - old.began >= limits.list_ttl + limits.max_stale:
+        if state is Verdict.GONE:
             old = None
         given: set[str] = set()
         try:
             if self.verdict is not None and now < self.verdict[1]:
                 raise copy.copy(self.verdict[0]) from None
             reading = self.start()
-            if not (self._cache.outage and old is not None):
+            if not (self._outage and old is not None):
                 async for page in reading.stream():
                     given.update(item.name.key for item in page)
                     yield self._shown(page)
@@ -67,7 +91,7 @@ class Listings:
             if old is None:
                 raise
         assert old is not None
-        self._cache.metrics.stale_served += 1
+        self._metrics.stale_served += 1
         yield self._shown([item for item in old.items if item.name.key not in given])
 
     def start(self, worth: float = math.inf) -> Listing:
@@ -76,16 +100,16 @@ class Listings:
         if (
             self.reading is None
             or self.reading.given_up
-            or now - self.reading.began >= max(1.0, self._cache.limits.list_ttl)
+            or now - self.reading.began >= max(1.0, self._limits.list_ttl)
         ):
             self.reading = Listing(now, worth)
-            self._cache.home().start_soon(self._read, self.reading)
+            self._home().start_soon(self._read, self.reading)
         self.reading.worth = max(self.reading.worth, worth)
         return self.reading
 
     def names_known(self) -> int:
         """How many names the vault has, as far as anybody has seen."""
-        return max(len(self._cache.records), self._most)
+        return max(len(self._known.records), self._most)
 
     @property
     def size(self) -> int:
@@ -100,7 +124,7 @@ class Listings:
         """Whether listing was refused, or answered with nonsense, less than a ttl ago: an outage passes sooner."""
         if self.verdict is None or not isinstance(self.verdict[0], Refused | BadAnswer):
             return False
-        return now < self.verdict[1] + self._cache.limits.ttl
+        return now < self.verdict[1] + self._limits.ttl
 
     def forget(self) -> int:
         """Drop what is known; returns how many listings that were."""
@@ -113,41 +137,43 @@ class Listings:
         """What is known must be checked before it is shown again; what is on its way proves nothing."""
         self.verdict = self.reading = None
         if self.last is not None:
-            self.last.began = min(self.last.began, trio.current_time() - self._cache.limits.list_ttl)
+            self.last.began = min(self.last.began, trio.current_time() - self._limits.list_ttl)
         self._epoch += 1
 
     async def _read(self, reading: Listing) -> None:
-        cache = self._cache
-        await reading.read(self._source.pages(), cache.limits.timeout, partial(self._on_page, self._epoch))
+        await reading.read(self._source.pages(), self._limits.timeout, partial(self._on_page, self._epoch))
         now = trio.current_time()
         current = self.reading is reading
         if current:
             self.reading = None
         if reading.given_up:  # it has one more page at least
             self._most = max(self._most, len(reading.items) + freshness.PAGE)
-            cache.outage.answered("the listing", now)
+            self._outage.answered("the listing", now)
             return
         if reading.complete:
             self._most = len(reading.items)
-            cache.outage.answered("the listing", now)
+            self._outage.answered("the listing", now)
             if current:
                 self.last, self.verdict = reading, None
-                cache.refresher.listed_all(reading)
+                self.heard_all(reading)
             return
         failure = reading.failure or Unavailable("Interrupted")
         if isinstance(failure, NOBODY_ANSWERED):
-            cache.outage.failed("the listing", failure, reading.began)
+            self._outage.failed("the listing", failure, reading.began)
             self.verdict = (failure, now + FAILURE_SECONDS)
         else:
-            cache.outage.refused("the listing", failure, now)
-            self.verdict = (failure, now + cache.limits.negative_ttl)
+            self._outage.refused("the listing", failure, now)
+            self.verdict = (failure, now + self._limits.negative_ttl)
+
+    def _judge(self, listing: Listing, now: float) -> Verdict:
+        return freshness.judge(listing.began, now, self._limits, lasts=self._limits.list_ttl)
 
     def _on_page(self, epoch: int, page: tuple[ListItem, ...], sent: float) -> None:
-        self._cache.metrics.list_pages += 1
+        self._metrics.list_pages += 1
         if epoch == self._epoch:
             for item in page:
                 if self._matches(item.name):
-                    self._cache.refresher.listed(item, sent)
+                    self.heard(item, sent)
 
     def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
         """A disabled one is left out: whoever walks a directory would stumble over what cannot be read."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyvaultfs.cache.freshness import Limits, Verdict, judge
+from keyvaultfs.cache.freshness import Limits, Verdict, ends, judge
 
 if TYPE_CHECKING:
     from keyvaultfs.model import Properties, SecretName, Version
@@ -45,7 +45,7 @@ class Rotated:
 
 @dataclass(slots=True)
 class Record:
-    """One name.
+    """One name. Its fields are changed in `known` alone, but for `touch`.
 
     Attributes:
         version: the last known one, None when there is none.
@@ -71,7 +71,7 @@ class Record:
 
     def fresh(self, now: float, limits: Limits) -> bool:
         """Whether its version may be served without asking anybody; `state` in less time."""
-        return now - self.checked < limits.ttl and not self.outdated and self.version is not None
+        return now < ends(self.checked, limits) and not self.outdated and self.version is not None
 
     def state(self, now: float, limits: Limits) -> Verdict:
         """Whether its version may be served."""
@@ -91,5 +91,5 @@ class Record:
         assert self.version is not None
         assert self.properties is not None
         fresh = self.state(now, limits) is Verdict.FRESH
-        expires = self.checked + limits.ttl if fresh else now + retry
+        expires = ends(self.checked, limits) if fresh else now + retry
         return Entry(self.name, self.version, self.properties, self.checked, expires, not fresh)

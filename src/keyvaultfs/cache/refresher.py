@@ -9,14 +9,17 @@ import trio
 
 from keyvaultfs.cache import freshness
 from keyvaultfs.cache.freshness import Verdict
-from keyvaultfs.errors import Disabled, NotFound
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Collection
 
-    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.cache.admission import Admission
+    from keyvaultfs.cache.fetches import Fetches
+    from keyvaultfs.cache.known import Known
     from keyvaultfs.cache.listing import Listing
+    from keyvaultfs.cache.listings import Listings
+    from keyvaultfs.cache.outage import Outage
     from keyvaultfs.cache.records import Record
     from keyvaultfs.model import ListItem, SecretName, Version
 
@@ -27,11 +30,29 @@ _OUTAGE_SECONDS = 1.0
 
 
 class Refresher:
-    """Checks what is hot, held or prefetched before it expires. Arguments as of `Cache`."""
+    """Checks what is hot, held or prefetched before it expires.
+
+    Args:
+        known: names, and what is known of them.
+        listings: is read where that is cheaper than single gets; what it shows is acted on here.
+        fetches: asks for single names.
+        outage: while there is one, a request at a time is enough.
+        admission: is swept with the rest.
+        rng: for jitter.
+        held: names and versions that others still hold on to.
+        let_go: asks them to, best effort.
+        prefetch: whether a name is to be fetched without being asked for, and kept fresh.
+        prefetch_names: names to prefetch that are known without a listing.
+        lists: whether the listing must be read to know which names to prefetch.
+    """
 
     def __init__(
         self,
-        cache: Cache,
+        known: Known,
+        listings: Listings,
+        fetches: Fetches,
+        outage: Outage,
+        admission: Admission,
         *,
         rng: random.Random,
         held: Callable[[], Collection[tuple[SecretName, Version]]],
@@ -40,7 +61,12 @@ class Refresher:
         prefetch_names: tuple[SecretName, ...],
         lists: bool,
     ) -> None:
-        self._cache = cache
+        self._known = known
+        self._limits = known.limits
+        self._listings = listings
+        self._fetches = fetches
+        self._outage = outage
+        self._admission = admission
         self._held = held
         self._let_go = let_go
         self._prefetch = prefetch
@@ -49,15 +75,16 @@ class Refresher:
         self._rng = rng
         # Rounds begin at a random moment of the mount's life, so that machines booted together, or cut off together,
         # do not come together from then on.
-        self._round = trio.current_time() + rng.uniform(0, cache.limits.ttl)
-        self._tick = min(_LONGEST_TICK, max(_SHORTEST_TICK, cache.limits.ttl / _TICKS_PER_TTL))
+        self._round = trio.current_time() + rng.uniform(0, self._limits.ttl)
+        self._tick = min(_LONGEST_TICK, max(_SHORTEST_TICK, self._limits.ttl / _TICKS_PER_TTL))
         self._released: set[str] = set()
         self._next_try = -1.0
+        listings.heard, listings.heard_all = self.listed, self.listed_all
 
     async def run(self) -> None:
         """Look again and again at what is due. Runs until cancelled."""
         for name in self._prefetch_names:
-            self._cache.fetches.soon(self._cache.record(name))
+            self._fetches.soon(self._known.record(name))
         ticks = 0
         while True:
             self._refresh(trio.current_time())
@@ -68,68 +95,63 @@ class Refresher:
 
     def listed(self, item: ListItem, sent: float) -> None:
         """A line of a listing whose page was asked for at `sent`."""
-        cache = self._cache
-        record = cache.records.get(item.name.key)
+        record = self._known.records.get(item.name.key)
         if record is None or record.version is None or record.properties is None:
-            if record is not None and _outlived(record.verdict, item):
-                record.verdict_until = sent
+            if record is not None:
+                self._known.is_there(record, item, sent)
             if item.properties.enabled and self._prefetch(item.name):
-                self._fetch_unless_refused(cache.record(item.name), sent)
+                self._fetch_unless_refused(self._known.record(item.name), sent)
             return
         if record.checked >= sent:
             return
         wanted = record.hot or self._prefetch(item.name)
         if freshness.changed(record.properties, item.properties):
-            first_seen = not record.outdated
-            record.outdated = True
+            # Whoever holds on to one that is not wanted needs no value now: the next look-up fetches it.
+            self._known.is_changed(record, tell=not wanted)
             if wanted:
-                cache.fetches.soon(record)
-            elif first_seen:
-                # Whoever holds on to it needs no value now: the next look-up fetches it.
-                cache.announce(record)
+                self._fetches.soon(record)
         elif record.racy and (wanted or record.name.key in self._held_names()):
-            cache.fetches.soon(record)
+            self._fetches.soon(record)
         elif not record.racy:
-            cache.checked(record, sent)
+            self._known.is_unchanged(record, sent)
 
     def listed_all(self, listing: Listing) -> None:
         """A listing came to its end: names that it lacks are asked for singly, since names may move between pages."""
         if trio.current_time() >= self._round:
-            ttl = self._cache.limits.ttl
-            self._round = listing.began + ttl - freshness.lead(ttl, self._rng)
+            lead = freshness.lead(self._limits.ttl, self._rng)
+            self._round = freshness.ends(listing.began, self._limits) - lead
         held = self._held_names()
-        for record in tuple(self._cache.records.values()):
+        for record in tuple(self._known.records.values()):
             key = record.name.key
             if record.version is None or key in listing.positions or record.checked >= listing.began:
                 continue
             if record.hot or key in held or self._prefetch(record.name):
-                self._cache.fetches.soon(record)
+                self._fetches.soon(record)
             else:
-                record.outdated = True
+                self._known.is_changed(record, tell=False)
 
     def _refresh(self, now: float) -> None:
-        cache = self._cache
-        if cache.outage and now < self._next_try:
+        if self._outage and now < self._next_try:
             return
-        ttl, in_round = cache.limits.ttl, now >= self._round
-        then = now + ttl - freshness.lead(ttl, self._rng) if in_round else now
+        ttl, in_round = self._limits.ttl, now >= self._round
+        then = freshness.ends(now, self._limits) - freshness.lead(ttl, self._rng) if in_round else now
         # What would end before this moment is checked now: in a round, all that would not live until the next.
         horizon = then + freshness.shortest_lead(ttl)
         due = self._due(now, horizon)
-        unusable = cache.listings.unusable(now)
+        unusable = self._listings.unusable(now)
         list_due = self._lists and not unusable and self._listing_is_due(horizon)
         if not due and not list_due:
             self._round = max(self._round, then)
             return
         self._next_try = now + _OUTAGE_SECONDS
         saved = self._renewed_by_a_listing()
-        if list_due or (not unusable and freshness.listing_is_cheaper(saved, cache.listings.names_known())):
-            verdict = cache.listings.verdict
+        if list_due or (not unusable and freshness.listing_is_cheaper(saved, self._listings.names_known())):
+            verdict = self._listings.verdict
             if verdict is None or now >= verdict[1]:
-                cache.listings.start(math.inf if list_due else saved)
+                self._listings.start(math.inf if list_due else saved)
             return
         self._round = max(self._round, then)
-        for record in due[:1] if cache.outage else due:
+        for record in due[:1] if self._outage else due:
             if (
                 unusable
                 and not record.hot
@@ -140,17 +162,17 @@ class Refresher:
                 self._released.add(record.name.key)
                 self._let_go(record.name)
                 continue
-            cache.fetches.soon(record)
+            self._fetches.soon(record)
 
     def _due(self, now: float, horizon: float) -> list[Record]:
         """What must be checked now so that it is not older than `ttl` when it is."""
         held = self._held_names()
         for key, name in held.items():
-            if key not in self._cache.records:  # of a predecessor whose values had left memory
-                self._cache.record(name)
-        limit = horizon - self._cache.limits.ttl
+            if key not in self._known.records:  # of a predecessor whose values had left memory
+                self._known.record(name)
+        limit = freshness.ended(horizon, self._limits)
         due = []
-        for key, record in self._cache.records.items():
+        for key, record in self._known.records.items():
             if record.hot and key in self._released:
                 self._released.discard(key)
             if now < record.verdict_until or (record.checked > limit and not record.outdated):
@@ -164,7 +186,7 @@ class Refresher:
     def _renewed_by_a_listing(self) -> int:
         """How many single gets, now or later in this ttl, one listing saves."""
         held = self._held_names()
-        return sum(self._is_wanted(record, held) for record in self._cache.records.values())
+        return sum(self._is_wanted(record, held) for record in self._known.records.values())
 
     def _is_wanted(self, record: Record, held: Collection[str]) -> bool:
         """Whether somebody needs its next check, rather than the next look-up's doing it."""
@@ -176,36 +198,24 @@ class Refresher:
         )
 
     def _listing_is_due(self, horizon: float) -> bool:
-        listing = self._cache.listings.last
-        return listing is None or listing.began + self._cache.limits.ttl <= horizon
+        listing = self._listings.last
+        return listing is None or freshness.ends(listing.began, self._limits) <= horizon
 
     def _fetch_unless_refused(self, record: Record, now: float) -> None:
         if now >= record.verdict_until:
-            self._cache.fetches.soon(record)
+            self._fetches.soon(record)
 
     def _held_names(self) -> dict[str, SecretName]:
         return {name.key: name for name, _ in self._held()}
 
     def _sweep(self, now: float) -> None:
         """Let go of what nobody needs any more."""
-        cache = self._cache
-        cache.admission.sweep(now)
+        self._admission.sweep(now)
         held = {(name.key, version) for name, version in self._held()}
         names = {key for key, _ in held}
-        for key, record in tuple(cache.records.items()):
-            gone = record.state(now, cache.limits) is Verdict.GONE
-            if gone and key not in names and now >= record.verdict_until and key not in cache.fetches:
-                if record.version is not None:
-                    cache.store.drop(record.name, record.version)
-                del cache.records[key]
+        for key, record in tuple(self._known.records.items()):
+            gone = record.state(now, self._limits) is Verdict.GONE
+            if gone and key not in names and now >= record.verdict_until and key not in self._fetches:
+                self._known.let_go(record)
                 self._released.discard(key)
-        for name, stored in cache.store.secrets():
-            current = cache.records.get(name.key)
-            is_current = current is not None and current.version == stored.version
-            if not is_current and (name.key, stored.version) not in held:
-                cache.store.drop(name, stored.version)
-
-
-def _outlived(verdict: Exception | None, item: ListItem) -> bool:
-    """Whether the listing shows that a refusal is no longer true: it is there again, or enabled again."""
-    return isinstance(verdict, NotFound) or (isinstance(verdict, Disabled) and item.properties.enabled)
+        self._known.let_go_versions(held)
