@@ -135,17 +135,18 @@ def test_openssl_verifies_what_is_made(tmp_path: Path, world: str, form: str) ->
     assert (tmp_path / "key").read_text().startswith("-----BEGIN PRIVATE KEY-----\n")
 
 
+@pytest.mark.parametrize("providers", [[], ["-legacy"]])
 @pytest.mark.parametrize("password", [None, "changeit", "pä ss'\"\\"])
 @pytest.mark.parametrize("world", sorted(WORLDS))
 def test_openssl_reads_a_pfx_with_and_without_a_password(
-    tmp_path: Path, world: str, password: str | None
+    tmp_path: Path, world: str, password: str | None, providers: list[str]
 ) -> None:
     there = WORLDS[world]
     given = None if password is None else SecretValue(password.encode())
     made = part(there.value("pem", there.all[::-1]), "pfx", password=given, alias="web-tls")
     (tmp_path / "p12").write_bytes(made.reveal())
     (tmp_path / "word").write_text(f"{password or ''}\n")
-    command = ["openssl", "pkcs12", "-in", "p12", "-passin", "file:word", "-nodes"]
+    command = ["openssl", "pkcs12", "-in", "p12", "-passin", "file:word", "-nodes", *providers]
     out = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert "friendlyName: web-tls" in out
     assert CERTIFICATE.findall(out) == CERTIFICATE.findall(pem(there.leaf, there.lower, there.upper).decode())

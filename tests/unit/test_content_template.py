@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
 import traceback
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyvaultfs.content.libraries import MissingLibrary, need
 from keyvaultfs.content.template import MAX_FILE, MAX_TEXT, Mistake, Source, Template, Use
@@ -136,6 +139,7 @@ def test_what_it_uses_is_known_before_it_is_rendered() -> None:
         ("{{ " + "(" * 5_000, 1, ""),
         ("{{ " + "-" * 50_000 + "1 }}", 1, "nested too deeply"),
         ("x" * (MAX_TEXT + 1), 1, "at most 256 KiB"),
+        ("{{ 'a'['b'] ~ 'c' }}", 1, "the template fails: 'str object' has no attribute 'b'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line(text: str, line: int, words: str | None) -> None:
@@ -250,3 +254,61 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
     program += "print([m for m in ('jinja2', 'cryptography') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+FILTERS = words(
+    """upper pgpass join(',') map('upper') list replace('a',2) default(1) tojson sort sum center(9) int first dictsort
+    format(2) select('odd') round items indent(2) e urlencode max unique reverse title truncate(3) wordcount"""
+)
+TOKENS = words(
+    """{{ }} {% %} {# #} for in if else elif endif endfor set endset with filter endfilter recursive is not and or
+    loop loop.index secret('pw') secret('db','user') version('pw') secret part range(3) range x y _x 'a' '%s' 1 2.5
+    9999 none true [1,x] {'a':1} ( ) [ ] , . : = == + - * ** / // % ~ | attr('x') __class__ .__class__ ['__class__']
+    block macro call include import extends raw endraw autoescape defined divisibleby(0) self"""
+)
+TOKENS += [f"|{name}" for name in FILTERS]
+SIMPLE = [
+    "secret('pw')",
+    "secret('db', 'user')",
+    "'a'",
+    "1",
+    "2.5",
+    "none",
+    "[1, 'a']",
+    "{'a': 1}",
+    "range(3)",
+]
+SIGNS = ["+", "-", "*", "**", "/", "//", "%", "~", "==", "<", "in", "and"]
+VALUES = st.recursive(
+    st.sampled_from(SIMPLE),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(SIGNS), inner).map(lambda three: "({} {} {})".format(*three)),
+        st.tuples(inner, st.sampled_from(FILTERS)).map(lambda two: "({}|{})".format(*two)),
+        st.tuples(inner, inner).map(lambda two: "{}[{}]".format(*two)),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(text=st.lists(st.sampled_from(TOKENS), max_size=20).map(" ".join))
+def test_any_text_is_a_template_or_a_mistake(text: str) -> None:
+    with contextlib.suppress(Mistake, CannotMake):
+        Template(text).render(SOURCES)
+
+
+@settings(max_examples=500)
+@given(value=VALUES)
+def test_any_value_makes_a_file_or_a_reason_that_quotes_nothing(value: str) -> None:
+    text = "{% for x in [" + value + "] %}{{ x }}{% endfor %}{{ " + value + " }}"
+    try:
+        Template(text).render(SOURCES)
+    except (CannotMake, Mistake) as exc:
+        reason = str(exc)
+    else:
+        return
+    assert not any(secret in reason for secret in SECRETS.values() if len(secret) > 4)

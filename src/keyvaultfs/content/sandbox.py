@@ -146,8 +146,12 @@ def compiled(text: str) -> tuple[jinja2.Template, tuple[Use, ...]]:
         return environment.from_string(tree), found
     except jinja2.TemplateSyntaxError as exc:
         raise Mistake(exc.lineno, exc.message or "not a template") from None
+    except Mistake:
+        raise
     except RecursionError:
         raise Mistake(1, "the template is nested too deeply") from None
+    except Exception as exc:  # noqa: BLE001 - Jinja2 evaluates constants when it compiles, and no secret is known yet
+        raise Mistake(1, f"the template fails: {exc}") from None
 
 
 def _declared(tree: nodes.Template) -> None:
