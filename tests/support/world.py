@@ -12,12 +12,21 @@ import trio
 
 from keyvaultfs.cache.cache import Cache, Limits, Rotated
 from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.files.tree import File, Tree
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import CacheMetrics
 from keyvaultfs.model import SecretName, Version
 from tests.support.fake_vault import FakeVault
 
 N = SecretName
+TREE = Tree()
+
+
+def flat(name: str) -> File:
+    """The file of a secret in the root."""
+    return TREE.file(name)
+
+
 TTL = 300.0
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from keyvaultfs.cache import values
-from keyvaultfs.content.decode import Decoding
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.filesystem.inodes import numbers, slots
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.model import SecretName, Version
+from tests.support.world import TREE, flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def version(number: int) -> Version:
 
 
 def add(table: InodeTable, name: str = "pw", number: int = 1, size: int = 9) -> Node:
-    return table.add(SecretName(name), version(number), Decoding.RAW, size=size, created=5, updated=6)
+    return table.add(flat(name), version(number), size=size, created=5, updated=6)
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def memfd() -> Iterator[int]:
 
 
 def test_a_number_is_the_same_after_a_restart(memfd: int) -> None:
-    first = InodeTable(memfd, ORIGIN).number(SecretName("pw"), version(1), Decoding.RAW)
+    first = InodeTable(memfd, ORIGIN, TREE).number(flat("pw"), version(1))
     fresh = os.memfd_create("other")
-    assert InodeTable(fresh, ORIGIN).number(SecretName("PW"), version(1), Decoding.RAW) == first
+    assert InodeTable(fresh, ORIGIN, TREE).number(flat("PW"), version(1)) == first
     os.close(fresh)
     assert 1 << 16 <= first < 1 << 31
 
@@ -53,20 +53,17 @@ def test_a_number_is_the_same_after_a_restart(memfd: int) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        ("pw2", 1, Decoding.RAW, False, ORIGIN),
-        ("pw", 2, Decoding.RAW, False, ORIGIN),
-        ("pw", 1, Decoding.HEX, False, ORIGIN),
-        ("pw", 1, Decoding.RAW, True, ORIGIN),
-        ("pw", 1, Decoding.RAW, False, "https://w.vault.azure.net"),
+        ("pw2", 1, False, ORIGIN),
+        ("pw", 2, False, ORIGIN),
+        ("pw", 1, True, ORIGIN),
+        ("pw", 1, False, "https://w.vault.azure.net"),
     ],
 )
-def test_whatever_changes_the_bytes_changes_the_number(
-    memfd: int, other: tuple[str, int, Decoding, bool, str]
-) -> None:
-    name, number, how, pinned, origin = other
-    here = InodeTable(memfd, ORIGIN).number(SecretName("pw"), version(1), Decoding.RAW)
+def test_whatever_changes_the_bytes_changes_the_number(memfd: int, other: tuple[str, int, bool, str]) -> None:
+    name, number, pinned, origin = other
+    here = InodeTable(memfd, ORIGIN, TREE).number(flat("pw"), version(1))
     fresh = os.memfd_create("other")
-    assert InodeTable(fresh, origin).number(SecretName(name), version(number), how, pinned=pinned) != here
+    assert InodeTable(fresh, origin, TREE).number(flat(name), version(number), pinned=pinned) != here
     os.close(fresh)
 
 
@@ -79,22 +76,22 @@ def test_a_collision_gives_the_second_another_number(memfd: int, monkeypatch: py
             return (0x123456789ABC0 + 2 * int(self.salt)).to_bytes(8, "little")
 
     monkeypatch.setattr("keyvaultfs.filesystem.inodes.numbers.hashlib.blake2b", Colliding)
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     one, two = add(table, "one"), add(table, "two")
     directory = table.directories.of(SecretName("one"))
     assert len({one.inode, two.inode, directory.inode}) == 3
     assert add(table, "one") is one
     assert add(table, "two") is two
-    names = [table.dirents.of(SecretName(name)).inode for name in ("one", "two")]
+    names = [table.dirents.of(flat(name)).inode for name in ("one", "two")]
     assert names[0] != names[1]
 
 
 def test_tens_of_thousands_fit_in_32_bits_and_none_is_given_twice(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     given: set[int] = set()
     for number in range(30_000):
-        name = SecretName(f"n{number}")
-        node = table.add(name, version(number), Decoding.RAW, size=1, created=None, updated=None)
+        name = flat(f"n{number}")
+        node = table.add(name, version(number), size=1, created=None, updated=None)
         table.looked_up(node)
         given |= {node.inode, table.dirents.of(name).inode}
         table.dirents.of(name).shown = True
@@ -102,7 +99,7 @@ def test_tens_of_thousands_fit_in_32_bits_and_none_is_given_twice(memfd: int) ->
     assert len(given | {directory.inode}) == 60_001
     assert min(given) >= 1 << 16
     assert max(given) < 1 << 32
-    later = InodeTable(memfd, ORIGIN)
+    later = InodeTable(memfd, ORIGIN, TREE)
     assert {*later.nodes, *later.dirents.by_inode} == given
 
 
@@ -112,14 +109,14 @@ def test_numbers_that_collide_all_the_time_stay_apart_in_a_successor_too(
 ) -> None:
     monkeypatch.setattr(numbers, "NODES", range(1 << 16, (1 << 16) + many + 1))
     monkeypatch.setattr(numbers, "PLACEHOLDERS", range(1 << 31, (1 << 31) + many))
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     meanings: dict[int, str] = {table.directories.of(SecretName("n0")).inode: "directory"}
     for number in range(many):
         if number == many // 2:
-            table = InodeTable(memfd, ORIGIN)
-        name = SecretName(f"n{number}")
-        table.looked_up(node := add(table, name.spelling))
-        assert meanings.setdefault(node.inode, name.spelling) == name.spelling
+            table = InodeTable(memfd, ORIGIN, TREE)
+        name = flat(f"n{number}")
+        table.looked_up(node := add(table, name.path))
+        assert meanings.setdefault(node.inode, name.path) == name.path
         placeholder = table.dirents.of(name).inode
         assert meanings.setdefault(placeholder, f"listed {name}") == f"listed {name}"
     with pytest.raises(OverflowError):
@@ -128,45 +125,45 @@ def test_numbers_that_collide_all_the_time_stay_apart_in_a_successor_too(
 
 
 def test_what_the_kernel_forgets_is_let_go_whatever_it_is(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
-    directory, dirent = table.directories.of(SecretName("pw")), table.dirents.of(SecretName("pw"))
+    table = InodeTable(memfd, ORIGIN, TREE)
+    directory, dirent = table.directories.of(SecretName("pw")), table.dirents.of(flat("pw"))
     for held in (directory, dirent):
         table.looked_up(held)
         table.looked_up(held)
     table.forget(directory.inode, 1)
     table.forget(dirent.inode, 1)
-    later = InodeTable(memfd, ORIGIN)
+    later = InodeTable(memfd, ORIGIN, TREE)
     assert later.directories.by_inode[directory.inode].lookups == 1
     assert later.dirents.by_inode[dirent.inode].lookups == 1
     later.forget(directory.inode, 1)
     later.forget(dirent.inode, 1)
-    last = InodeTable(memfd, ORIGIN)
+    last = InodeTable(memfd, ORIGIN, TREE)
     assert (last.directories.by_inode, last.dirents.by_inode) == ({}, {})
 
 
 def test_a_name_that_watchers_know_stays_without_the_kernel(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
-    dirent = table.dirents.of(SecretName("Pw"))
+    table = InodeTable(memfd, ORIGIN, TREE)
+    dirent = table.dirents.of(flat("Only-here"))
     dirent.shown = dirent.changed = True
     dirent.updated, dirent.version, dirent.token = 7, version(3), b"12345678"
     table.dirents.note(dirent)
     table.looked_up(dirent)
     table.forget(dirent.inode, 1)
-    again = InodeTable(memfd, ORIGIN).dirents.by_key["pw"]
-    assert (again.name.spelling, again.inode, again.updated) == ("Pw", dirent.inode, 7)
+    again = InodeTable(memfd, ORIGIN, TREE).dirents.by_key["only-here"]
+    assert (again.name.path, again.inode, again.updated) == ("Only-here", dirent.inode, 7)
     assert (again.version, again.token) == (version(3), b"12345678")
     assert (again.shown, again.told, again.changed, again.pending) == (True, False, True, True)
     dirent.shown = dirent.changed = False
     table.dirents.note(dirent)
-    assert InodeTable(memfd, ORIGIN).dirents.by_key == {}
+    assert InodeTable(memfd, ORIGIN, TREE).dirents.by_key == {}
 
 
 def test_a_version_that_only_a_listing_has_shown_gets_its_size_when_it_is_looked_up(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
-    name = SecretName("pw")
-    listed = table.add(name, version(1), Decoding.RAW, size=None, created=1, updated=2, pinned=True)
+    table = InodeTable(memfd, ORIGIN, TREE)
+    name = flat("pw")
+    listed = table.add(name, version(1), size=None, created=1, updated=2, pinned=True)
     assert (listed.state, listed.size) == (State.LISTED, 0)
-    assert table.add(name, version(1), Decoding.RAW, size=4, created=1, updated=2, pinned=True) is listed
+    assert table.add(name, version(1), size=4, created=1, updated=2, pinned=True) is listed
     assert (listed.state, listed.size) == (State.PINNED, 4)
     table.unless_held(listed)
     assert not table.nodes
@@ -175,8 +172,8 @@ def test_a_version_that_only_a_listing_has_shown_gets_its_size_when_it_is_looked
 def test_a_table_without_a_head_is_read_and_keeps_its_numbers(memfd: int) -> None:
     os.write(memfd, LAYOUT_1.read_bytes())
     slots.check(memfd)
-    table = InodeTable(memfd, ORIGIN)
-    for table in (table, InodeTable(memfd, ORIGIN)):  # noqa: B020 - the second as a successor finds it
+    table = InodeTable(memfd, ORIGIN, TREE)
+    for table in (table, InodeTable(memfd, ORIGIN, TREE)):  # noqa: B020 - the second as a successor finds it
         found = {(node.name.key, node.version, node.lookups, node.state) for node in table.nodes.values()}
         assert found == {
             ("pw", version(1), 1, State.NOTIFIED),
@@ -203,7 +200,7 @@ def test_a_table_of_an_unknown_layout_is_refused_and_left_alone(memfd: int, head
     with pytest.raises(KeyVaultFSError, match="UnknownLayout"):
         slots.check(memfd)
     with pytest.raises(KeyVaultFSError, match="UnknownLayout"):
-        InodeTable(memfd, ORIGIN)
+        InodeTable(memfd, ORIGIN, TREE)
     assert os.pread(memfd, 1 << 20, 0) == head
 
 
@@ -218,22 +215,22 @@ def test_values_of_an_unknown_layout_are_refused(memfd: int) -> None:
 
 def test_the_folder_changes_forward_only_and_a_successor_knows_when(memfd: int) -> None:
     moments = iter((1000, 2000, 1500, 9000))
-    table = InodeTable(memfd, ORIGIN, wall=lambda: next(moments))
+    table = InodeTable(memfd, ORIGIN, TREE, wall=lambda: next(moments))
     assert (table.began, table.changed) == (1000, 1000)
     table.touch()
     table.touch()
     assert table.changed == 2001
-    later = InodeTable(memfd, ORIGIN, wall=lambda: 1)
+    later = InodeTable(memfd, ORIGIN, TREE, wall=lambda: 1)
     assert (later.began, later.changed) == (1000, 2001)
 
 
 def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table)
     table.tell(node, b"PW")
     handle = table.open(node)
     table.settle()
-    later = InodeTable(memfd, ORIGIN)
+    later = InodeTable(memfd, ORIGIN, TREE)
     again = later.nodes[node.inode]
     assert (again.name, again.version, again.size, again.created, again.updated) == (
         node.name,
@@ -250,11 +247,11 @@ def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:
 
 
 def test_an_open_that_the_kernel_sends_again_counts_once(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table)
     table.tell(node, b"pw")
     table.open(node)  # the worker dies before the answer is known to have arrived
-    later = InodeTable(memfd, ORIGIN)
+    later = InodeTable(memfd, ORIGIN, TREE)
     again = later.nodes[node.inode]
     handle = later.open(again)
     later.settle()
@@ -267,11 +264,11 @@ def test_an_open_that_the_kernel_sends_again_counts_once(memfd: int) -> None:
 
 
 def test_another_readers_open_takes_no_handle_away_whose_answer_may_have_arrived(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table)
     table.tell(node, b"pw")
     first = table.open(node)  # the worker dies just after the answer, before it could note that
-    later = InodeTable(memfd, ORIGIN)
+    later = InodeTable(memfd, ORIGIN, TREE)
     later.open(later.nodes[node.inode])
     found = later.handle(first.fh)
     assert found is not None
@@ -279,7 +276,7 @@ def test_another_readers_open_takes_no_handle_away_whose_answer_may_have_arrived
 
 
 def test_a_forgotten_inode_that_is_open_stays(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table)
     table.tell(node, b"pw")
     handle = table.open(node)
@@ -291,20 +288,20 @@ def test_a_forgotten_inode_that_is_open_stays(memfd: int) -> None:
 
 
 def test_a_superseded_inode_keeps_what_it_shows(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     old, new = add(table, number=1), add(table, number=2)
     table.tell(old, b"pw")
     table.supersede(old)
     table.show(old, new)
     table.forget(new.inode, 1)
-    assert table.content(InodeTable(memfd, ORIGIN).nodes[old.inode]).inode == new.inode
+    assert table.content(InodeTable(memfd, ORIGIN, TREE).nodes[old.inode]).inode == new.inode
     table.forget(old.inode, 1)
     assert not table.nodes
-    assert not InodeTable(memfd, ORIGIN).nodes
+    assert not InodeTable(memfd, ORIGIN, TREE).nodes
 
 
 def test_an_inode_that_the_kernel_has_lost_loses_its_handles(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table)
     table.tell(node, b"pw")
     handle = table.open(node)
@@ -314,7 +311,7 @@ def test_an_inode_that_the_kernel_has_lost_loses_its_handles(memfd: int) -> None
 
 
 def test_what_is_said_of_an_inode_that_was_let_go_spoils_no_record(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     gone = add(table, number=1)
     table.tell(gone, b"pw")
     table.supersede(gone)
@@ -323,14 +320,14 @@ def test_what_is_said_of_an_inode_that_was_let_go_spoils_no_record(memfd: int) -
     assert other.slot == gone.slot
     table.tell(other, b"other")
     table.notified(gone)
-    assert set(InodeTable(memfd, ORIGIN).nodes) == {other.inode}
+    assert set(InodeTable(memfd, ORIGIN, TREE).nodes) == {other.inode}
 
 
 def test_a_table_grows_beyond_its_first_size(memfd: int) -> None:
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     for number in range(1000):
         table.tell(add(table, f"n{number}", number), b"n")
-    assert len(InodeTable(memfd, ORIGIN).nodes) == 1000
+    assert len(InodeTable(memfd, ORIGIN, TREE).nodes) == 1000
 
 
 class Table(RuleBasedStateMachine):
@@ -342,7 +339,7 @@ class Table(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.fd = os.memfd_create("table")
-        self.table = InodeTable(self.fd, ORIGIN)
+        self.table = InodeTable(self.fd, ORIGIN, TREE)
         self.meaning: dict[int, tuple[str, str]] = {}
         self.held: dict[int, int] = {}
         self.open_on: dict[int, str] = {}
@@ -392,7 +389,7 @@ class Table(RuleBasedStateMachine):
 
     @rule()
     def take_over(self) -> None:
-        self.table = InodeTable(self.fd, ORIGIN)
+        self.table = InodeTable(self.fd, ORIGIN, TREE)
 
     @invariant()
     def every_held_inode_is_known(self) -> None:
@@ -416,7 +413,7 @@ TestTable = Table.TestCase
 
 def test_spellings_of_one_name_are_bounded_and_the_vaults_own_is_always_among_them(memfd: int) -> None:
     """400,000 of them once filled locked memory, and a rotation was told for each."""
-    table = InodeTable(memfd, ORIGIN)
+    table = InodeTable(memfd, ORIGIN, TREE)
     node = add(table, "abcdefghijkl")
     made_up = [
         "".join(

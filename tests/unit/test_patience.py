@@ -15,6 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.files.files import Files
 from keyvaultfs.filesystem.askers import Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -22,10 +23,11 @@ from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
+from keyvaultfs.log import Causes
 from keyvaultfs.metrics import FilesystemMetrics
 from keyvaultfs.worker import main as worker
 from tests.support.fake_vault import FakeVault
-from tests.support.world import TTL, N, World, world
+from tests.support.world import TREE, TTL, N, World, world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -40,18 +42,20 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
     """The handlers on a fake vault, asked as libfuse would."""
     fd = os.memfd_create("table")
     async with world(**kwargs) as w:
-        table = InodeTable(fd, "https://v.vault.azure.net")
+        table = InodeTable(fd, "https://v.vault.azure.net", TREE)
         rotation = Rotation(table, FilesystemMetrics(), helper=lambda _: None, pending=lambda: 0)
+        files = Files(TREE, w.cache, Causes(trio.current_time))
         operations = Operations(
-            cache=w.cache,
+            files=files,
+            causes=Causes(trio.current_time),
             table=table,
-            resolver=Resolver(w.cache, table, rotation, LOOK, decode=False),
+            resolver=Resolver(files.editions, table, rotation, LOOK),
             control=None,  # type: ignore[arg-type]
             look=LOOK,
             metrics=FilesystemMetrics(),
             timeout=10.0,
             base_url="https://v.vault.azure.net",
-            opens=Opens(table, Askers(), "/mnt/kv", None),
+            opens=Opens(table, files.editions, Askers(), "/mnt/kv", None),
         )
         yield w, operations
     os.close(fd)
@@ -245,11 +249,11 @@ async def test_a_machine_that_was_suspended_checks_everything_again(
         w.vault.put("pw", "old")
         assert await w.read("pw") == "old"
         renewed: list[bool] = []
-        forgotten: list[bytes] = []
+        forgotten: list[tuple[int, bytes]] = []
         process = object.__new__(worker.Worker)
         process.cache = w.cache
         process.chain = SimpleNamespace(renew=lambda: renewed.append(True))  # type: ignore[assignment]
-        process.table = SimpleNamespace(spellings={"pw": {b"pw"}})  # type: ignore[assignment]
+        process.table = SimpleNamespace(entries=lambda: ((1, b"pw"),))  # type: ignore[assignment]
         process.rotation = SimpleNamespace(forget_entries=forgotten.extend)  # type: ignore[assignment]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process._watch_suspend)
@@ -261,7 +265,7 @@ async def test_a_machine_that_was_suspended_checks_everything_again(
             assert await w.read("pw") == ("new" if noticed else "old")
             nursery.cancel_scope.cancel()
         assert renewed == [True] * noticed
-        assert forgotten == [b"pw"] * noticed
+        assert forgotten == [(1, b"pw")] * noticed
         assert len([one for one in caplog.records if "was suspended" in one.getMessage()]) == noticed
 
 

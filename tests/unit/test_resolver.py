@@ -14,7 +14,7 @@ import trio.testing
 
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
-from keyvaultfs.content.decode import Decoding
+from keyvaultfs.files.files import Files
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -22,13 +22,13 @@ from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import CacheMetrics, FilesystemMetrics
-from keyvaultfs.model import SecretName
 from tests.support.fake_vault import FakeVault
+from tests.support.world import TREE, flat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PW = SecretName("pw")
+PW = flat("pw")
 
 
 class Kernel:
@@ -47,7 +47,8 @@ class Kernel:
         self.inode_free.wait(20)
         self.inodes.append(inode)
 
-    def entry(self, name: bytes, deleted: int) -> None:
+    def entry(self, parent: int, name: bytes, deleted: int) -> None:
+        assert parent == 1
         self.entry_free.wait(20)
         self.entries.append((name, deleted))
         if self.absent:
@@ -71,16 +72,17 @@ class Parts:
             rng=random.Random(1),
             store=ValueStore(self.fds[1], 1 << 20),
         )
+        self.files = Files(TREE, self.cache, Causes(trio.current_time))
         self.build()
 
     def build(self) -> None:
         """As at the begin, and as a successor does."""
-        self.table = InodeTable(self.fds[0], "https://v.vault.azure.net")
+        self.table = InodeTable(self.fds[0], "https://v.vault.azure.net", TREE)
         self.rotation = Rotation(
             self.table, FilesystemMetrics(), helper=self.helper, pending=lambda: 0, kernel=self.kernel
         )
         look = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
-        self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=False)
+        self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
 
     def helper(self, name: bytes) -> None:
         self.helped.append(name)
@@ -107,7 +109,7 @@ class Parts:
         """The vault has a new version, and the cache knows."""
         self.vault.put("pw", text)
         self.cache.expire()
-        await self.cache.get(PW)
+        await self.cache.get(PW.recipe.sources[0].name)
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ async def test_a_notification_that_waits_for_a_directory_holds_up_no_other_inode
     for name in ("pw", "other"):
         parts.vault.put(name, "x")
     first = parts.table.nodes[await parts.lookup()]
-    found = await parts.resolver.lookup(SecretName("other"), b"other", 5)
+    found = await parts.resolver.lookup(flat("other"), b"other", 5)
     second = parts.table.nodes[found.st_ino]
     parts.kernel.entry_free.clear()
     nursery.start_soon(parts.rotation.run)
@@ -180,9 +182,9 @@ async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
     await parts.lookup()
     await parts.rotate("two")
     given, ended = await parts.begin_lookup(nursery)  # no notification thread runs: it waits for the bound
-    entry = parts.cache.peek(PW)
+    entry = parts.files.editions.peek(PW)
     assert entry is not None
-    second = parts.table.find(PW, entry.version, Decoding.RAW)
+    second = parts.table.find(PW, entry.id)
     assert second is not None
     parts.table.tell(second, b"pw")
     parts.table.forget(second.inode, 1)
@@ -274,7 +276,7 @@ async def test_attributes_that_were_made_once_are_made_anew_when_the_inode_chang
     node = parts.table.nodes[await parts.lookup()]
     shown = parts.resolver.getattr(node)
     assert (shown.st_nlink, shown.st_size, shown.st_ctime_ns // 10**9) == (1, 3, node.updated)
-    parts.table.add(PW, node.version, node.decoding, size=3, created=1, updated=2)
+    parts.table.add(PW, node.version, size=3, created=1, updated=2)
     shown = parts.resolver.getattr(node)
     assert (shown.st_mtime_ns, shown.st_ctime_ns) == (10**9, 2 * 10**9)
     opened = parts.resolver.open_now(node)

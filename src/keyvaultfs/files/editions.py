@@ -11,7 +11,7 @@ import trio
 from keyvaultfs.content.decode import Decoding
 from keyvaultfs.errors import CannotMake, NotFound, Refused, Unavailable
 from keyvaultfs.files import makers
-from keyvaultfs.model import Version
+from keyvaultfs.model import UNREADABLE, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.records import Record
     from keyvaultfs.files.broken import Breakage
     from keyvaultfs.files.made import Made
-    from keyvaultfs.files.recipes import Source
+    from keyvaultfs.files.recipes import Recipe, Source
     from keyvaultfs.files.sources import Part, Sources
     from keyvaultfs.files.tree import File
     from keyvaultfs.model import Properties, SecretName, SecretValue
@@ -125,15 +125,23 @@ class Editions:
         for source in file.recipe.sources:
             self._cache.touch(source.name)
 
-    async def get(self, file: File) -> Edition:
+    async def get(self, file: File, uid: int | None = None) -> Edition:
         """The edition of now: fresh, or stale while nobody answers or while the newest cannot be made.
+
+        Args:
+            file: that is wanted.
+            uid: who wants it, as of `Cache.get`.
 
         Raises:
             NotFound, Refused, Unavailable, trio.TooSlowError: the worst that befell one of its secrets.
             CannotMake: its secrets' values cannot be made into it, and there is no earlier edition.
         """
         sources = file.recipe.sources
-        parts = (await self._sources.get(sources[0]),) if len(sources) == 1 else await self._all_parts(file)
+        if not sources:
+            raise NotFound("NoSuchFile")
+        parts = (
+            (await self._sources.get(sources[0], uid),) if len(sources) == 1 else await self._all_parts(file)
+        )
         edition = self._edition(file, parts)
         if not self._needs_making(edition):
             return self._found(edition)
@@ -147,7 +155,7 @@ class Editions:
         parts = tuple(
             part for source in file.recipe.sources if (part := self._sources.known(source)) is not None
         )
-        if len(parts) != len(file.recipe.sources):
+        if not parts or len(parts) != len(file.recipe.sources):
             return None
         edition = self._edition(file, parts)
         if not self._needs_making(edition):
@@ -162,6 +170,21 @@ class Editions:
             return self._make(edition, values)
         except CannotMake:
             return None
+
+    def refused(self, file: File) -> Edition:
+        """What stands for a file after `get` raised Refused, for as long as that is remembered: it has no bytes."""
+        now = trio.current_time()
+        expires = max(self._cache.refused(source.name).expires for source in file.recipe.sources)
+        return Edition(file, UNREADABLE, (), None, None, now, max(now, expires), stale=False)
+
+    def listed(self, file: File, properties: Properties) -> str:
+        """The edition that a listing of a secret's versions shows, of a file that is one version."""
+        source = file.recipe.sources[0]
+        assert source.version is not None
+        return _id(
+            file.recipe,
+            [(source, source.version, makers.decoding(file.recipe, properties, default=self._decode))],
+        )
 
     async def value(self, file: File, edition: str) -> SecretValue:
         """The bytes of an edition, made again when they have left memory.
@@ -209,6 +232,14 @@ class Editions:
             elif file.recipe.plain and file.recipe.sources[0].version is None:
                 found.add((file.recipe.sources[0].name, Version(edition)))
         return found
+
+    def versions(self, file: File, edition: str) -> dict[str, str]:
+        """The version of each secret that an edition is made of; "" where that is not known, or nothing was shown."""
+        parts = self._parts_of(file, edition)
+        if parts is not None:
+            return {str(part.name): part.version for part in parts}
+        known = edition if file.recipe.plain and edition != UNREADABLE else ""
+        return {str(source.name): source.version or known for source in file.recipe.sources}
 
     def sweep(self, held: Iterable[tuple[File, str]]) -> None:
         """Let go of bytes that no file shows, and that nobody holds."""
@@ -267,13 +298,13 @@ class Editions:
 
     def _id(self, file: File, parts: tuple[Part, ...]) -> str:
         recipe = file.recipe
-        how = [makers.decoding(recipe, part.properties, default=self._decode) for part in parts]
-        if recipe.plain and how == [Decoding.RAW]:
-            return parts[0].version
-        pieces = [recipe.identity]
-        for part, one in zip(parts, how, strict=True):
-            pieces.append(f"{part.source.identity} {part.version} {one.value}")
-        return hashlib.blake2b("\0".join(pieces).encode(), digest_size=16).hexdigest()
+        return _id(
+            recipe,
+            [
+                (part.source, part.version, makers.decoding(recipe, part.properties, default=self._decode))
+                for part in parts
+            ],
+        )
 
     def _needs_making(self, edition: Edition) -> bool:
         if edition.file.recipe.plain and edition.id == edition.parts[0].version:
@@ -333,6 +364,23 @@ class Editions:
             if known is not None and known.id == edition:
                 return known.parts
         return None
+
+
+def _id(recipe: Recipe, parts: list[tuple[Source, Version, Decoding]]) -> str:
+    if recipe.plain and parts[0][2] is Decoding.RAW:
+        return parts[0][1]
+    pieces = [
+        recipe.identity,
+        *(f"{source.identity} {version} {how.value}" for source, version, how in parts),
+    ]
+    return hashlib.blake2b("\0".join(pieces).encode(), digest_size=16).hexdigest()
+
+
+def decoded_id(file: File, version: str, decoding: int) -> str:
+    """The edition of what the first layout of the inode table knew as a version and a number for its decoding."""
+    if not decoding or not file.recipe.sources:
+        return version
+    return _id(file.recipe, [(file.recipe.sources[0], Version(version), tuple(Decoding)[decoding])])
 
 
 def replace_until(state: _State) -> _State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from keyvaultfs.content.decode import Decoding, decode
@@ -11,13 +12,14 @@ from keyvaultfs.content.field import field, parse
 from keyvaultfs.errors import CannotMake
 from keyvaultfs.files.recipes import Formatted, OneSecret, Rendered
 from keyvaultfs.log import LOG
+from keyvaultfs.model import SecretValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from keyvaultfs.files.recipes import Recipe, Source
     from keyvaultfs.files.sources import Part
-    from keyvaultfs.model import Properties, SecretValue
+    from keyvaultfs.model import Properties
 
 Values = dict["Source", "SecretValue"]
 
@@ -50,6 +52,21 @@ def make(
     if isinstance(recipe, Formatted):
         return _formatted(recipe, decoded)
     return _rendered(recipe, parts, decoded)
+
+
+def preload(recipes: Iterable[Recipe]) -> None:
+    """Import what these recipes need: later the worker may not read the folder in which the libraries are."""
+    for recipe in recipes:
+        if isinstance(recipe, OneSecret) and recipe.part is None:
+            continue
+        import keyvaultfs.content.formats
+        import keyvaultfs.content.template  # noqa: F401
+
+        if isinstance(recipe, OneSecret) or "part(" in recipe.identity:
+            from keyvaultfs.content import certificate
+
+            with suppress(CannotMake):  # cryptography imports parts of itself when it is first used
+                certificate.load(SecretValue(b"AA=="))
 
 
 def _decoded(recipe: Recipe, part: Part, value: SecretValue, *, default: bool) -> SecretValue:

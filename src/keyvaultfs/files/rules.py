@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from keyvaultfs.files.names import Pattern
 
 
@@ -44,14 +42,17 @@ class Rule:
     look: Look
 
 
-def look(rules: Iterable[Rule], path: str, own: Look = NO_LOOK, *, folded: bool = False) -> Look:
+def look(rules: tuple[Rule, ...], path: str, own: Look = NO_LOOK, *, folded: bool = False) -> Look:
     """The look of a path: later rules override earlier ones key by key, and its own keys override rules.
 
     Args:
         folded: the path is a secret's name, or is made of one: its case does not count.
     """
     found = NO_LOOK
+    if not rules:
+        return own
     for rule in rules:
         if any(pattern.matches(path, folded=folded) for pattern in rule.patterns):
             found = rule.look.over(found)
-    return own.over(found)
+    found = own.over(found)
+    return NO_LOOK if found == NO_LOOK else found

@@ -78,15 +78,19 @@ class Sources:
         part = None if version is None else self._pinned.get((source.name.key, version))
         return None if part is None else self._aged(replace(part, source=source))
 
-    async def get(self, source: Source) -> Part:
+    async def get(self, source: Source, uid: int | None = None) -> Part:
         """The version that a source means: fresh, or stale while nobody answers.
+
+        Args:
+            source: what is wanted.
+            uid: who wants it, as of `Cache.get`.
 
         Raises:
             NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`; NotFound while there is no such version.
         """
         if source.version is not None:
             return await self._of_version(source, source.version)
-        entry = await self._cache.get(source.name)
+        entry = await self._cache.get(source.name, uid)
         if not self.shows(entry.properties.tags):
             raise NotFound("NotShown")
         if not source.previous:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keyvaultfs.files import names
-from keyvaultfs.files.recipes import OneSecret, Source
+from keyvaultfs.files.recipes import Formatted, OneSecret, Source
 from keyvaultfs.files.rules import NO_LOOK, Look, Rule, look
-from keyvaultfs.model import SecretName
+from keyvaultfs.model import SecretName, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from keyvaultfs.files.recipes import Recipe
 
 _REMEMBERED = 1 << 14
+_LONGEST_NAME = 127
+"""Of a secret."""
+NOTHING = Formatted("", ())
+"""The recipe of a file that is no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,24 @@ class File:
     Attributes:
         path: relative to the mount point, as a listing spells it.
         key: the same for each spelling that opens it; no other file's.
+        stored: what a successor finds it by.
+        folder: the path of the directory that it is in.
+        raw: its name there, as the kernel has it.
     """
 
     path: str
     key: str
     recipe: Recipe = field(compare=False)
     look: Look = field(compare=False, default=NO_LOOK)
+    stored: str = field(compare=False, default="")
+    folder: str = field(init=False, compare=False)
+    raw: bytes = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        folder, _, name = self.path.rpartition("/")
+        object.__setattr__(self, "folder", folder)
+        object.__setattr__(self, "raw", name.encode())
+        object.__setattr__(self, "stored", self.stored or self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,16 @@ class Directory:
     children: dict[str, File | Directory] = field(compare=False, default_factory=dict)
     maps: list[Map] = field(compare=False, default_factory=list)
     flat: bool = False
+
+    @property
+    def key(self) -> str:
+        """No file's, and no secret's."""
+        return self.path + "/"
+
+    @property
+    def spelling(self) -> str:
+        """What a successor finds it by."""
+        return self.path + "/"
 
     @property
     def lists(self) -> bool:
@@ -75,6 +101,7 @@ class Tree:
     Args:
         named: files by path, with a look of their own where they have one.
         flat: whether the root shows the vault's own names.
+        written: whether there is a file that says so, which may say something else later.
     """
 
     def __init__(
@@ -84,6 +111,7 @@ class Tree:
         rules: Iterable[Rule] = (),
         *,
         flat: bool = True,
+        written: bool = False,
     ) -> None:
         self._rules = tuple(rules)
         self.root = Directory("", flat=flat)
@@ -99,10 +127,14 @@ class Tree:
             self._directory(one.folder).maps.append(one)
         for directory in self.directories.values():
             self._hidden[directory.path] = {name.lower() for name in directory.children}
-        self.special = bool(
-            self.named or len(self.directories) > 1 or self.root.maps or self._rules or not flat
-        )
-        """Whether it is more than the flat tree of each mount."""
+        self.written = written
+        parts = [part for path in (*self.named, *self.directories) for part in path.split("/")]
+        self.longest_name = max([_LONGEST_NAME, *(len(part.encode()) for part in parts)])
+        """Bytes."""
+
+    def recipes(self) -> Iterator[Recipe]:
+        """Those of the named files."""
+        return (file.recipe for file in self.named.values())
 
     def child(self, directory: Directory, name: str) -> File | Directory | None:
         """What a name in a directory is; whether its secret exists is another matter."""
@@ -132,7 +164,18 @@ class Tree:
                 and found.recipe.sources[0].name == secret
                 and found.key not in self.named
             ):
+                if found.raw != name.encode():  # it was looked up in another spelling than the vault's
+                    found = self._keep(directory, name, found.key, secret)
                 yield name, found
+
+    def file(self, path: str) -> File:
+        """The file of a path that was there once; made of nothing where there is none any more."""
+        found = self.find(path)
+        return found if isinstance(found, File) else File(path, path, NOTHING)
+
+    def directory(self, path: str) -> Directory:
+        """The directory of a path that was there once; an empty one where there is none any more."""
+        return self.directories.get(path) or Directory(path)
 
     def find(self, path: str) -> File | Directory | None:
         """What a path is; "" is the root."""
@@ -169,3 +212,15 @@ class Tree:
         self.directories[path] = made
         self._directory(outer).children[name] = made
         return made
+
+
+def of_version(text: str) -> File:
+    """The file of one version of a secret, of ``NAME/VERSION``.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    name, _, which = text.partition("/")
+    secret = SecretName(name)
+    path = f"{names.RESERVED}/versions/{secret.key}/{which}"
+    return File(path, path, OneSecret(Source(secret, version(which))), stored=text)

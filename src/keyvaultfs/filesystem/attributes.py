@@ -9,12 +9,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyfuse3
+import trio
 
+from keyvaultfs.files.rules import NO_LOOK
 from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
+    from keyvaultfs.files.editions import Edition
+    from keyvaultfs.files.rules import Look
+    from keyvaultfs.files.sources import Part
     from keyvaultfs.filesystem.inodes.nodes import Node
-    from keyvaultfs.model import Properties, SecretName, Version
+    from keyvaultfs.model import SecretName
 
 FOREVER = 86400.0 * 365
 """Seconds. Attributes of a version never change; the kernel is told when the inode loses its name."""
@@ -31,6 +36,18 @@ class Appearance:
     mode: int
     dir_mode: int
     started: int
+
+    def of(self, look: Look) -> Appearance:
+        """With what a path's own look says."""
+        if look is NO_LOOK:
+            return self
+        return Appearance(
+            uid=self.uid if look.owner is None else look.owner,
+            gid=self.gid if look.group is None else look.group,
+            mode=self.mode if look.mode is None else look.mode,
+            dir_mode=self.dir_mode if look.dir_mode is None else look.dir_mode,
+            started=self.started,
+        )
 
 
 def base(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
@@ -69,6 +86,7 @@ def secret(
         seen.entry_timeout = max(0.0, entry_timeout)
         return seen
     superseded = node.superseded
+    look = look.of(node.name.look)
     attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
     if superseded:  # with 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2)
         attributes.st_nlink = 0
@@ -89,32 +107,52 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def extended(
-    base_url: str,
-    name: SecretName,
-    version: Version,
-    properties: Properties,
-    cached: tuple[str, float] | None,
-) -> dict[bytes, bytes]:
-    """``user.keyvault.*`` of a version.
+def extended(base_url: str, shown: Node, edition: Edition | None) -> dict[bytes, bytes]:
+    """``user.keyvault.*`` of an inode.
 
     Args:
-        cached: its state and its age in seconds; None for one that is not current.
+        shown: the inode whose bytes it shows.
+        edition: what is known of its file.
     """
-    if version == UNREADABLE:
-        return {PREFIX + b"state": b"refused", PREFIX + b"id": f"{base_url}/secrets/{name}".encode()}
+    current = edition is not None and edition.id == shown.version
+    facts: dict[str, str] = {}
+    if shown.version == UNREADABLE:
+        facts["state"] = "refused"
+    elif edition is not None and current:
+        facts["sources"] = json.dumps(
+            [
+                {
+                    "secret": str(part.name),
+                    "version": part.version,
+                    "state": "stale" if part.stale else "fresh",
+                }
+                for part in edition.parts
+            ]
+        )
+        # Of constant width: getfattr(1) asks for the length first, and must not find another one then.
+        age = max(0.0, trio.current_time() - edition.checked)
+        facts["state"], facts["age"] = "stale" if edition.stale else "fresh", f"{age:10.0f}"
+    sources = shown.name.recipe.sources
+    if len(sources) == 1:
+        part = edition.parts[0] if edition is not None and current and edition.parts else None
+        facts |= _of_secret(base_url, shown, sources[0].name, part)
+    return {PREFIX + key.encode(): text.encode("utf-8", "backslashreplace") for key, text in facts.items()}
+
+
+def _of_secret(base_url: str, shown: Node, name: SecretName, part: Part | None) -> dict[str, str]:
+    """What has one value where there is one secret."""
+    if shown.version == UNREADABLE:
+        return {"id": f"{base_url}/secrets/{name}"}
+    properties = shown.properties() if part is None else part.properties
+    version = part.version if part is not None else shown.version if shown.name.recipe.plain else None
     facts = {
-        "version": version,
-        "id": f"{base_url}/secrets/{name}/{version}",
         "enabled": str(properties.enabled).lower(),
         "tags": json.dumps(dict(properties.tags), ensure_ascii=False),
     }
+    if version is not None:
+        facts |= {"version": version, "id": f"{base_url}/secrets/{name}/{version}"}
     if properties.content_type is not None:
         facts["content-type"] = properties.content_type
     times = {"created": properties.created, "updated": properties.updated}
     times |= {"expires": properties.expires, "not-before": properties.not_before}
-    facts |= {key: _time(seconds) for key, seconds in times.items() if seconds is not None}
-    if cached is not None:
-        # Of constant width: getfattr(1) asks for the length first, and must not find another one then.
-        facts["state"], facts["age"] = cached[0], f"{cached[1]:10.0f}"
-    return {PREFIX + key.encode(): text.encode("utf-8", "backslashreplace") for key, text in facts.items()}
+    return facts | {key: _time(seconds) for key, seconds in times.items() if seconds is not None}

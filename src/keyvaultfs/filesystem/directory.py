@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from pyfuse3 import EntryAttributes
 
+    from keyvaultfs.files.listing import Rows
+    from keyvaultfs.files.tree import Directory, File
     from keyvaultfs.filesystem.inodes.nodes import Node
-    from keyvaultfs.model import ListItem, SecretName
 
 _POSITION_BITS, _MARK_BITS = 19, 12
 """A cookie has 31 bits: a program without large-file support on a 32-bit machine has no room for more."""
@@ -35,34 +36,33 @@ class Line(NamedTuple):
     """A name, made ready for the kernel.
 
     Attributes:
+        what: what has the name.
         raw: its bytes.
         mark: its part of a cookie.
     """
 
-    name: SecretName
+    what: File | Directory
     raw: bytes
     mark: int
 
     @classmethod
-    def of(cls, name: SecretName) -> Line:
+    def of(cls, name: str, what: File | Directory) -> Line:
         """Of a name."""
-        return cls(name, name.spelling.encode(), _mark(name))
+        return cls(what, name.encode(), _mark(what.key))
 
 
 class Lines:
     """Pages of the listing -> lines. The last page's are kept: a warm listing is the same page each time."""
 
     def __init__(self) -> None:
-        self._page: tuple[ListItem, ...] = ()
+        self._page: Rows = ()
         self._lines: tuple[Line, ...] = ()
 
-    async def of(
-        self, pages: AsyncGenerator[tuple[ListItem, ...], None]
-    ) -> AsyncGenerator[tuple[Line, ...], None]:
+    async def of(self, pages: AsyncGenerator[Rows, None]) -> AsyncGenerator[tuple[Line, ...], None]:
         """The lines of each page."""
         async for page in pages:
             if page is not self._page:
-                self._lines = tuple(Line.of(item.name) for item in page)
+                self._lines = tuple(Line.of(name, what) for name, what in page)
                 self._page = page
             yield self._lines
 
@@ -118,7 +118,7 @@ class OpenDirectory:
         if position >= min(len(self._lines), MOST_NAMES):
             return None
         line = self._lines[position]
-        return None if self._waiting and line.name.key in self._waiting else line
+        return None if self._waiting and line.what.key in self._waiting else line
 
     def cookie(self, position: int) -> int:
         """What the kernel says to go on behind the name at a position."""
@@ -145,12 +145,12 @@ class OpenDirectory:
                 self._broken = True
                 raise
             if self._waiting:
-                self._later += [line for line in page if line.name.key in self._waiting]
-                self._lines += [line for line in page if line.name.key not in self._waiting]
+                self._later += [line for line in page if line.what.key in self._waiting]
+                self._lines += [line for line in page if line.what.key not in self._waiting]
             else:
                 self._lines += page
             return True
 
 
-def _mark(name: SecretName) -> int:
-    return zlib.crc32(name.key.encode()) & ((1 << _MARK_BITS) - 1)
+def _mark(key: str) -> int:
+    return zlib.crc32(key.encode()) & ((1 << _MARK_BITS) - 1)

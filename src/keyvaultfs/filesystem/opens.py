@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.model import UNREADABLE
-
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from pyfuse3 import RequestContext
 
+    from keyvaultfs.files.editions import Editions
     from keyvaultfs.filesystem.askers import Askers
     from keyvaultfs.filesystem.audit import Audit
     from keyvaultfs.filesystem.inodes.nodes import Node
@@ -25,8 +24,11 @@ class Opens:
         audit: None without the option.
     """
 
-    def __init__(self, table: InodeTable, askers: Askers, mountpoint: str, audit: Audit | None) -> None:
+    def __init__(
+        self, table: InodeTable, editions: Editions, askers: Askers, mountpoint: str, audit: Audit | None
+    ) -> None:
         self._table = table
+        self._editions = editions
         self._askers = askers
         self._prefix = mountpoint.rstrip("/") + "/"
         self._audit = audit
@@ -37,7 +39,5 @@ class Opens:
             return None
         asker = self._askers.of(ctx)
         shown = self._table.content(node)
-        version = "" if shown.version == UNREADABLE else shown.version
-        name = str(node.name)
-        path = f".keyvaultfs/versions/{name}/{version}" if node.pinned else name
-        return self._audit.record(self._prefix + path, {name: version}, asker, code)
+        versions = self._editions.versions(shown.name, shown.version)
+        return self._audit.record(self._prefix + node.name.path, versions, asker, code)

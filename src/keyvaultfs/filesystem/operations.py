@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 import pyfuse3
 import trio
 
+from keyvaultfs.files import units
+from keyvaultfs.files.tree import Directory
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
 from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
 
     from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ReaddirToken, RequestContext
 
-    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.files.files import Files
+    from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.directory import SmallDirectory
-    from keyvaultfs.filesystem.inodes.nodes import Handle, Node
+    from keyvaultfs.filesystem.directory import Line, SmallDirectory
+    from keyvaultfs.filesystem.inodes.nodes import Directory as Folder
+    from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.opens import Opens
     from keyvaultfs.filesystem.resolver import Resolver
+    from keyvaultfs.log import Causes
     from keyvaultfs.metrics import FilesystemMetrics
     from keyvaultfs.model import SecretName
 
@@ -59,53 +64,59 @@ class Operations(pyfuse3.Operations):
     def __init__(
         self,
         *,
-        cache: Cache,
+        files: Files,
         table: InodeTable,
         resolver: Resolver,
         control: Control,
         look: Appearance,
+        causes: Causes,
         metrics: FilesystemMetrics,
         timeout: float,
         base_url: str,
         opens: Opens,
     ) -> None:
         super().__init__()
-        self._cache = cache
+        self._files = files
         self._table = table
         self._resolver = resolver
         self._control = control
         self._look = look
+        self._causes = causes
         self.metrics = metrics
         self.timeout = timeout
         self._base_url = base_url
         self._opens = opens
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
-        self._lines = Lines()
+        self._lines: dict[str, Lines] = {}
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
-        self.systemd = SystemdPatience(cache.outage)
+        self.systemd = SystemdPatience(files.outage)
 
     @request
     def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> Answer[pyfuse3.EntryAttributes]:
-        if parent_inode != pyfuse3.ROOT_INODE:
+        folder = self._folder(parent_inode)
+        if folder is None:
             return self._lookup_control(parent_inode, name)
-        if name == control.NAME:
+        if name == control.NAME and folder is self._files.tree.root:
             return self._control_attributes(control.DIRECTORY)
-        secret = names.parse(name)
-        if secret is None:
-            return _never()
-        known = self._resolver.lookup_now(secret, name)
+        found = self._child(folder, name)
+        if found is None:
+            return self._never()
+        if isinstance(found, Directory):
+            return self._shown_folder(found)
+        known = self._resolver.lookup_now(found, name)
         if known is not None:
             return known
-        return self._resolver.lookup(secret, name, self._patience(ctx), ctx.uid)
+        return self._resolver.lookup(found, name, self._patience(ctx), ctx.uid)
 
     @request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
-        if inode == pyfuse3.ROOT_INODE:
-            return attributes.directory(self._look, inode, self._look.dir_mode)
+        folder = self._folder(inode)
+        if folder is not None:
+            return self._folder_attributes(inode, folder)
         if inode in self._table.directories.by_inode:
             return self._control.directory(inode)
         own = self._control.attributes(inode)
@@ -125,6 +136,8 @@ class Operations(pyfuse3.Operations):
             self._texts[fh] = self._control.text(inode)
             return pyfuse3.FileInfo(fh=fh, direct_io=True)
         node = self._node(inode)
+        if node.name.look.units is not None:
+            self._check_unit(node.name, ctx.pid)
         opened = self._resolver.open_now(node)
         return self._open(node, ctx) if opened is None else self._opened(opened, ctx)
 
@@ -159,7 +172,7 @@ class Operations(pyfuse3.Operations):
         if directory is None:  # a predecessor opened it
             directory = self._directories[fh] = await self._open_directory(fh & ((1 << _INODE_BITS) - 1))
         if isinstance(directory, OpenDirectory):
-            await self._read_root(directory, start_id, token)
+            await self._read_folder(directory, start_id, token)
             return
         for position, (name, show) in enumerate(directory[start_id:], start_id + 1):
             found, node = show()
@@ -182,9 +195,9 @@ class Operations(pyfuse3.Operations):
         # df(1) lists no file system without blocks. None is free, as on any that cannot be written.
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = _BLOCK
-        data.f_blocks = max(1, -(-self._cache.store.live // _BLOCK))
-        data.f_files = 1 + self._cache.listings.names_known()
-        data.f_namemax = 127
+        data.f_blocks = max(1, -(-self._files.bytes_known() // _BLOCK))
+        data.f_files = 1 + self._files.names_known()
+        data.f_namemax = self._files.tree.longest_name
         return data
 
     @request
@@ -237,12 +250,12 @@ class Operations(pyfuse3.Operations):
     async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
         if parent == control.DIRECTORY:
             if name not in control.ENTRIES:
-                return _never()
+                return self._never()
             return self._control_attributes(control.ENTRIES[name])
         if parent == control.VERSIONS:
             secret = names.parse(name)
             if secret is None:
-                return _never()
+                return self._never()
             # Any name: that of a secret whose current version is disabled too, and at the price of no request.
             directory = self._table.directories.of(secret)
             self._table.looked_up(directory)
@@ -256,8 +269,10 @@ class Operations(pyfuse3.Operations):
         return found
 
     async def _open_directory(self, inode: InodeT) -> OpenDirectory | SmallDirectory:
-        if inode == pyfuse3.ROOT_INODE:
-            return OpenDirectory(self._lines.of(self._cache.listing()), self._resolver.waiting)
+        folder = self._folder(inode)
+        if folder is not None:
+            lines = self._lines.setdefault(folder.path, Lines())
+            return OpenDirectory(lines.of(self._files.listing.rows(folder)), self._resolver.waiting)
         if inode == control.DIRECTORY:
             return tuple(
                 (name, partial(self._listed_control, number)) for name, number in control.ENTRIES.items()
@@ -267,7 +282,7 @@ class Operations(pyfuse3.Operations):
         secret = self._secret_of(inode)
         return tuple(
             (item.version.encode(), partial(self._resolver.listed_version, secret, item))
-            for item in await self._cache.versions(secret)
+            for item in await self._files.versions(secret)
             if item.properties.enabled
         )
 
@@ -276,21 +291,66 @@ class Operations(pyfuse3.Operations):
 
     def _secret_of(self, inode: int) -> SecretName:
         directory = self._table.directories.by_inode.get(inode)
-        if directory is None:
+        if directory is None or isinstance(directory.name, Directory):
             raise pyfuse3.FUSEError(errno.ESTALE)
         return directory.name
 
-    async def _read_root(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
+    def _folder(self, inode: int) -> Directory | None:
+        """The folder of the tree that an inode is."""
+        if inode == pyfuse3.ROOT_INODE:
+            return self._files.tree.root
+        directory = self._table.directories.by_inode.get(inode)
+        return directory.name if directory is not None and isinstance(directory.name, Directory) else None
+
+    def _folder_attributes(self, inode: int, folder: Directory) -> pyfuse3.EntryAttributes:
+        look = self._look.of(folder.look)
+        return attributes.directory(look, inode, look.dir_mode)
+
+    def _shown_folder(self, folder: Directory) -> pyfuse3.EntryAttributes:
+        """Of a folder that is looked up; counts as a reference to it."""
+        directory = self._table.directories.of(folder)
+        self._table.looked_up(directory)
+        found = self._folder_attributes(directory.inode, folder)
+        found.entry_timeout = attributes.FOREVER
+        return found
+
+    def _child(self, folder: Directory, name: bytes) -> File | Directory | None:
+        try:
+            return self._files.tree.child(folder, name.decode())
+        except UnicodeDecodeError:
+            return None
+
+    def _never(self) -> pyfuse3.EntryAttributes:
+        """No file can have that name: the kernel may remember it, where no configuration can come to name one."""
+        absent = pyfuse3.EntryAttributes()
+        absent.st_ino = 0
+        absent.entry_timeout = 0.0 if self._files.tree.written else attributes.FOREVER
+        return absent
+
+    def _check_unit(self, file: File, pid: int) -> None:
+        """Only some units may open it; the kernel has looked at owner and mode."""
+        if not units.allowed(pid, file.look.units):
+            unit = units.of(pid) or "no unit that can be seen"
+            self._causes.begin("{} may not open files for other units", unit, path=repr(file.path))
+            raise pyfuse3.FUSEError(errno.EACCES)
+
+    async def _read_folder(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
         line = await directory.at(position)
         now = trio.current_time()
         while line is not None:
-            found, held = self._resolver.listed(line, now)
+            found, held = self._listed(line, now)
             if not pyfuse3.readdir_reply(token, line.raw, found, directory.cookie(position)):
                 return
             self._table.looked_up(held)
             position += 1
             line = directory.ready(position)
+
+    def _listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | Dirent | Folder]:
+        if isinstance(line.what, Directory):
+            directory = self._table.directories.of(line.what)
+            return self._folder_attributes(directory.inode, line.what), directory
+        return self._resolver.listed(line.what, now)
 
     def _node(self, inode: int) -> Node:
         node = self._table.nodes.get(inode)
@@ -306,11 +366,3 @@ class Operations(pyfuse3.Operations):
     def _new_handle(self, inode: int) -> int:
         # Whoever takes over can tell from it which directory it is.
         return 1 << 62 | random.getrandbits(62 - _INODE_BITS) << _INODE_BITS | inode
-
-
-def _never() -> pyfuse3.EntryAttributes:
-    """No secret can have that name: the kernel may remember it."""
-    absent = pyfuse3.EntryAttributes()
-    absent.st_ino = 0
-    absent.entry_timeout = attributes.FOREVER
-    return absent

@@ -10,13 +10,14 @@ import pyfuse3
 import trio
 
 from keyvaultfs import threads
+from keyvaultfs.filesystem.inodes import numbers
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from keyvaultfs.cache.cache import Rotated
+    from keyvaultfs.files.changes import Changed
     from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.metrics import FilesystemMetrics
@@ -35,8 +36,8 @@ class Kernel(Protocol):
     def inode(self, inode: int) -> None:
         """Make the kernel ask for an inode's attributes again; OSError ENOENT if it no longer has it."""
 
-    def entry(self, name: bytes, deleted: int) -> None:
-        """Drop a name of the root, and tell its watchers that `deleted` is gone (0: nobody is told)."""
+    def entry(self, parent: int, name: bytes, deleted: int) -> None:
+        """Drop a name of a folder, and tell its watchers that `deleted` is gone (0: nobody is told)."""
 
 
 class FuseKernel:
@@ -46,9 +47,9 @@ class FuseKernel:
         """See `Kernel`. Takes no directory lock and disturbs no entry."""
         pyfuse3.invalidate_inode(inode, attr_only=True)
 
-    def entry(self, name: bytes, deleted: int) -> None:
+    def entry(self, parent: int, name: bytes, deleted: int) -> None:
         """See `Kernel`."""
-        pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, name, deleted)
+        pyfuse3.invalidate_entry(parent, name, deleted)
 
 
 class Rotation:
@@ -78,11 +79,12 @@ class Rotation:
         self._to_notify: trio.MemorySendChannel[tuple[Node, trio.Event]]
         self._to_ask, self._asked = trio.open_memory_channel[tuple["Node", trio.Event, trio.Event]](10**9)
         self._to_notify, self._notified = trio.open_memory_channel[tuple["Node", trio.Event]](10**9)
+        self._attributes_changed = False
         self._queued: dict[int, tuple[trio.Event, trio.Event]] = {}
         self.old_answers: dict[str, tuple[Node, trio.Event]] = {}
         """by folded name: what a look-up of the helper is to be answered with"""
-        self._forgotten: trio.MemorySendChannel[tuple[bytes, ...]]
-        self._forgotten, self._to_forget = trio.open_memory_channel[tuple[bytes, ...]](8)
+        self._forgotten: trio.MemorySendChannel[tuple[tuple[int, bytes], ...]]
+        self._forgotten, self._to_forget = trio.open_memory_channel[tuple[tuple[int, bytes], ...]](8)
 
     def supersede(self, node: Node) -> tuple[trio.Event, trio.Event]:
         """Mark an inode and queue its notification: at once, from any handler.
@@ -96,21 +98,30 @@ class Rotation:
             self._to_ask.send_nowait((node, *events))
         return self._queued[node.inode]
 
-    def forget_entries(self, names: tuple[bytes, ...]) -> None:
+    def forget_entries(self, names: tuple[tuple[int, bytes], ...]) -> None:
         """Have the kernel look these names up again; best effort."""
         try:
             self._forgotten.send_nowait(names)
         except trio.WouldBlock:
             LOG.info("the kernel keeps its names for their time to live: too many refreshes at once")
 
-    async def follow(self, rotated: trio.MemoryReceiveChannel[Rotated]) -> None:
-        """Supersede what the cache says has rotated. Runs until cancelled."""
-        async for event in rotated:
-            node = self._table.told.get(event.name.key)
-            if node is None or node.version == event.new:
-                continue
-            if event.new is not None or event.old in {None, node.version}:
+    def reload(self) -> None:
+        """The configuration may be another one: what it no longer names goes, and the rest is looked up anew."""
+        for node in tuple(self._table.told.values()):
+            if not node.name.recipe.sources:
                 self.supersede(node)
+        self.forget_entries(self._table.entries() + self._table.folders())
+        self._attributes_changed = True
+
+    async def follow(self, changes: trio.MemoryReceiveChannel[tuple[Changed, ...]]) -> None:
+        """Supersede what shows something else now: the whole set before the first is told. Runs until cancelled."""
+        async for changed in changes:
+            for change in changed:
+                node = self._table.told.get(change.file.key)
+                if node is None or node.version == change.new:
+                    continue
+                if change.new is not None or change.old in {None, node.version}:
+                    self.supersede(node)
 
     async def run(self) -> None:
         """Send what is queued, one after the other. Runs until cancelled."""
@@ -148,7 +159,7 @@ class Rotation:
             while self._pending():  # noqa: ASYNC110 - a second at most, and a count has no event
                 await trio.sleep(0.02)
         key = node.name.key
-        spellings = self._table.spellings.get(key) or {node.name.spelling.encode()}
+        spellings = self._table.spellings.get(key) or {node.name.raw}
         outcomes = [await self._entry(name, node) for name in spellings]
         if 0 not in outcomes and errno.ENOENT in outcomes and self._table.has(node):
             # The kernel has dropped the entry but holds the inode, as for a watch: make it take the entry once more.
@@ -156,7 +167,7 @@ class Rotation:
             seen = trio.Event()
             self.old_answers[key] = (node, seen)
             try:
-                self._helper(name)
+                self._helper(f"{node.name.folder}/".encode() + name if node.name.folder else name)
                 with trio.move_on_after(_HELPER_SECONDS):
                     await seen.wait()
                     await trio.sleep(
@@ -169,7 +180,8 @@ class Rotation:
         self._table.notified(node)
 
     async def _entry(self, name: bytes, node: Node) -> int:
-        return await self._call(lambda: self._kernel.entry(name, node.inode))
+        parent = self._table.parent(node.name.key)
+        return await self._call(lambda: self._kernel.entry(parent, name, node.inode))
 
     async def _call(self, fn: Callable[[], None], thread: trio.CapacityLimiter | None = None) -> int:
         def blocking(_end: float) -> int:
@@ -185,13 +197,17 @@ class Rotation:
 
     async def _run_forgotten(self) -> None:
         async for names in self._to_forget:
-            for name in names:
-                await self._call(_forgetting(self._kernel, name))
+            for parent, name in names:
+                await self._call(_forgetting(self._kernel, parent, name))
+            if self._attributes_changed:
+                self._attributes_changed = False
+                for inode in (*self._table.nodes, *self._table.directories.by_inode, numbers.ROOT):
+                    await self._call(_asking(self._kernel, inode), self._asking)
 
 
 def _asking(kernel: Kernel, inode: int) -> Callable[[], Any]:
     return lambda: kernel.inode(inode)
 
 
-def _forgetting(kernel: Kernel, name: bytes) -> Callable[[], Any]:
-    return lambda: kernel.entry(name, 0)
+def _forgetting(kernel: Kernel, parent: int, name: bytes) -> Callable[[], Any]:
+    return lambda: kernel.entry(parent, name, 0)

@@ -107,12 +107,13 @@ def tree(document: Document) -> Tree:
     maps = [(table, one) for table in _tables(top, "map") if (one := _map(table)) is not None]
     _check_paths(document, [file.path for file in files], maps)
     if not document.sound:
-        return Tree()
+        return Tree(written=True)
     return Tree(
         [(file.path, file.recipe, file.look) for file in files],
         [one for _, one in maps],
         [rule for rule in rules if rule is not None],
         flat=not only,
+        written=True,
     )
 
 

@@ -42,7 +42,9 @@ def main() -> int:
     try:
         charge = _charge(channel)
         log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
-        from keyvaultfs.settings import file
+        from keyvaultfs.files import makers
+        from keyvaultfs.files.tree import Tree
+        from keyvaultfs.settings import file, layout
         from keyvaultfs.worker import privileges
         from keyvaultfs.worker.main import serve
 
@@ -50,8 +52,10 @@ def main() -> int:
         gc.enable()
         # The configuration may be readable by root alone, and so may the folder in which this code is installed.
         settings = file.settings(charge.launch)
+        tree = layout.load(charge.launch.config) if charge.launch.config else Tree()
+        makers.preload(tree.recipes())
         in_force = privileges.drop(settings.run_as)
-        return serve(charge, settings, in_force, channel)
+        return serve(charge, settings, tree, in_force, channel)
     except Exception as exc:  # noqa: BLE001 - the last words of this process; an exception's text may quote a value
         from keyvaultfs.errors import KeyVaultFSError
         from keyvaultfs.log import LOG

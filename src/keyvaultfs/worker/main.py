@@ -7,6 +7,7 @@ import encodings.idna
 import encodings.utf_8_sig
 import encodings.utf_16_be  # noqa: F401
 import fnmatch
+import math
 import os
 import platform
 import random
@@ -23,6 +24,7 @@ from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.files.files import Files
 from keyvaultfs.filesystem.askers import Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.audit import Audit, journal_entry, json_line
@@ -45,6 +47,8 @@ from keyvaultfs.worker.gauges import gauges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyvaultfs.files.changes import Changed
+    from keyvaultfs.files.tree import Tree
     from keyvaultfs.filesystem.exposition import Gauges
     from keyvaultfs.ipc import Channel, Charge
     from keyvaultfs.settings.options import Settings
@@ -68,7 +72,7 @@ _SUSPEND_CHECK_SECONDS = 2.0
 _SUSPEND_GAP_SECONDS = 1.0
 
 
-def serve(charge: Charge, settings: Settings, in_force: InForce, channel: Channel) -> int:
+def serve(charge: Charge, settings: Settings, tree: Tree, in_force: InForce, channel: Channel) -> int:
     """Serve the mount until it ends.
 
     Returns:
@@ -77,15 +81,18 @@ def serve(charge: Charge, settings: Settings, in_force: InForce, channel: Channe
     Raises:
         KeyVaultFSError, takeover.TakeoverError, OSError: the worker could not start.
     """
-    return trio.run(Worker(charge, settings, in_force, channel).run)
+    return trio.run(Worker(charge, settings, tree, in_force, channel).run)
 
 
 class Worker:
     """One life of the serving process."""
 
-    def __init__(self, charge: Charge, settings: Settings, in_force: InForce, channel: Channel) -> None:
+    def __init__(
+        self, charge: Charge, settings: Settings, tree: Tree, in_force: InForce, channel: Channel
+    ) -> None:
         self.charge = charge
         self.settings = settings
+        self.tree = tree
         self.in_force = in_force
         self.channel = channel
         self.metrics = Metrics()
@@ -121,12 +128,16 @@ class Worker:
             )
             self._fd = attached.fd
             nursery.start_soon(self.rotation.run)
-            nursery.start_soon(self.rotation.follow, self.cache.rotated)
+            tell, told = trio.open_memory_channel[tuple["Changed", ...]](math.inf)
+            nursery.start_soon(self.files.changes.follow, self.cache.rotated, tell)
+            nursery.start_soon(self.rotation.follow, told)
             nursery.start_soon(self._watch_suspend)
             nursery.start_soon(self._heartbeat)
             self.channel.send("ready", told=attached.told.hex(), notes=self.in_force.notes)
             if not self.charge.successor:
                 nursery.start_soon(self._probe)
+            elif self.tree.written:
+                self.rotation.reload()
             await pyfuse3.main(max_tasks=_MAX_TASKS)
             if not self._retired.is_set():
                 self.channel.send("ended")
@@ -137,7 +148,7 @@ class Worker:
         pump.install()
         settings, chain = self.settings, self.chain
         owner, group = self.in_force.mounted_by
-        self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url)
+        self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url, self.tree)
         look = Appearance(
             uid=owner if settings.uid is None else settings.uid,
             gid=group if settings.gid is None else settings.gid,
@@ -173,14 +184,16 @@ class Worker:
                 SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)
             ),
             prefetch_lists=not all(NAME_PATTERN.fullmatch(glob) for glob in settings.prefetch),
-            held=self.table.held,
+            held=lambda: self.files.editions.secrets(self.table.held()),
             let_go=self._let_go,
             concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
-        self.resolver = Resolver(self.cache, self.table, self.rotation, look, decode=settings.decode)
+        self.files = Files(self.tree, self.cache, self.causes, decode=settings.decode, tags=settings.tags)
+        self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
         self.control = Control(look, self.metrics, self.status, self._refresh, self.gauges)
         self.operations = Operations(
-            cache=self.cache,
+            files=self.files,
+            causes=self.causes,
             table=self.table,
             resolver=self.resolver,
             control=self.control,
@@ -188,7 +201,9 @@ class Worker:
             metrics=self.metrics.filesystem,
             timeout=settings.timeout,
             base_url=chain.origin.base_url,
-            opens=Opens(self.table, Askers(), self.charge.launch.mountpoint, self._audit()),
+            opens=Opens(
+                self.table, self.files.editions, Askers(), self.charge.launch.mountpoint, self._audit()
+            ),
         )
 
     def _audit(self) -> Audit | None:
@@ -207,6 +222,8 @@ class Worker:
             "worker": os.getpid(),
             "since": int(self.started),
             "cache": self.cache.snapshot(),
+            "files": len(self.tree.named),
+            "broken": self.files.broken.snapshot(),
             "token": self.chain.token_status(),
             "causes": self.causes.open(),
             "problems": self.causes.problems(vault=self.chain.origin.host.partition(".")[0]),
@@ -226,14 +243,15 @@ class Worker:
         self.channel.send("poke")
 
     def _look_up_from_outside(self, name: bytes) -> None:
-        self.channel.send("lookup", name=name.decode("ascii"))
+        self.channel.send("lookup", name=name.decode())
 
     def _let_go(self, name: SecretName) -> None:
-        self.rotation.forget_entries(tuple(self.table.spellings.get(name.key, ())))
+        self.rotation.forget_entries(self.table.entries(file.key for file in self.files.of(name)))
 
     def _refresh(self) -> dict[str, int]:
         dropped = self.cache.forget()
-        self.rotation.forget_entries(tuple(name for names in self.table.spellings.values() for name in names))
+        self.files.editions.forget()
+        self.rotation.forget_entries(self.table.entries())
         return dropped
 
     async def _listen(self) -> None:
@@ -287,9 +305,7 @@ class Worker:
                 LOG.info("the machine was suspended for %.0f s: everything is checked again", now - gap)
                 self.cache.expire()
                 self.chain.renew()
-                self.rotation.forget_entries(
-                    tuple(name for names in self.table.spellings.values() for name in names)
-                )
+                self.rotation.forget_entries(self.table.entries())
             gap = now
 
     async def _probe(self) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from pyfuse3 import InodeT
 
+    from keyvaultfs.files.tree import Directory as Folder
+    from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.inodes.slots import Slots
     from keyvaultfs.model import SecretName
 
@@ -31,7 +33,7 @@ class Dirents:
         for dirent in left:
             self._enter(dirent)
 
-    def of(self, name: SecretName) -> Dirent:
+    def of(self, name: File) -> Dirent:
         """The entry of a name, made if need be; written before it returns."""
         dirent = self.by_key.get(name.key)
         if dirent is None:
@@ -54,13 +56,15 @@ class Dirents:
 
 
 class Directories:
-    """The directories ``.keyvaultfs/versions/NAME`` that the kernel may hold.
+    """The directories that the kernel may hold: ``.keyvaultfs/versions/NAME``, and those of the configuration.
 
     Args:
         free: a number that no file and no directory has, for a directory of this name.
     """
 
-    def __init__(self, slots: Slots, free: Callable[[SecretName], InodeT], left: Iterable[Directory]) -> None:
+    def __init__(
+        self, slots: Slots, free: Callable[[SecretName | Folder], InodeT], left: Iterable[Directory]
+    ) -> None:
         self._slots = slots
         self._free = free
         self.by_inode: dict[int, Directory] = {}
@@ -68,8 +72,8 @@ class Directories:
         for directory in left:
             self._enter(directory)
 
-    def of(self, name: SecretName) -> Directory:
-        """The directory of a secret's versions, made if need be; written before it returns."""
+    def of(self, name: SecretName | Folder) -> Directory:
+        """The directory of a secret's versions, or a folder, made if need be; written before it returns."""
         directory = self._by_key.get(name.key)
         if directory is None:
             directory = Directory(self._free(name), name, self._slots.take())

@@ -12,8 +12,9 @@ from keyvaultfs.model import Properties
 if TYPE_CHECKING:
     from pyfuse3 import EntryAttributes, InodeT
 
-    from keyvaultfs.content.decode import Decoding
-    from keyvaultfs.model import SecretName, Version
+    from keyvaultfs.files.tree import Directory as Folder
+    from keyvaultfs.files.tree import File
+    from keyvaultfs.model import SecretName
 
 
 class State(enum.IntEnum):
@@ -28,9 +29,10 @@ class State(enum.IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An inode: one version of one secret, decoded in one way. Times in whole Unix seconds.
+    """An inode: one edition of one file. Times in whole Unix seconds.
 
     Attributes:
+        version: the edition's id, 32 hex digits; of a plain secret its version.
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
         shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
             held by a bind mount (DESIGN §2).
@@ -39,9 +41,8 @@ class Node:
     """
 
     inode: InodeT
-    name: SecretName
-    version: Version
-    decoding: Decoding
+    name: File
+    version: str
     state: State
     size: int
     created: int | None
@@ -71,17 +72,17 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """The inode of versions/NAME. `lookups` is as of `Node`."""
+    """The inode of versions/NAME, or of a folder that the configuration names. `lookups` is as of `Node`."""
 
     inode: InodeT
-    name: SecretName
+    name: SecretName | Folder
     slot: int
     lookups: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Dirent:
-    """A name of the root, as who watches the folder was last told of it.
+    """A name of a folder, as who watches the folder was last told of it.
 
     Attributes:
         inode: what a listing calls it while the kernel has no other inode for it.
@@ -95,11 +96,11 @@ class Dirent:
     """
 
     inode: InodeT
-    name: SecretName
+    name: File
     slot: int
     lookups: int = 0
     updated: int | None = None
-    version: Version | None = None
+    version: str | None = None
     shown: bool = False
     told: bool = False
     changed: bool = False

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from pyfuse3 import InodeT
 
+ROOT = 1
+"""As FUSE has it (FUSE_ROOT_ID)."""
+
 FIRST_HASHED = 1 << 16
 """Numbers below are the root's and those of the control directory."""
 

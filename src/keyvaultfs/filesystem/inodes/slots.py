@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from keyvaultfs.content.decode import Decoding
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.files import tree as trees
+from keyvaultfs.files.editions import decoded_id
 from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent, Handle, Node, State
-from keyvaultfs.model import SecretName, Version
+from keyvaultfs.model import SecretName
 
 if TYPE_CHECKING:
     from pyfuse3 import InodeT
+
+    from keyvaultfs.files.tree import Tree
 
 LAYOUT = 2
 """Of the head and the records. Another number for any change that an older worker would misread."""
@@ -22,7 +26,7 @@ LAYOUT = 2
 _HEAD = struct.Struct("<8sI4xqq")  # magic, layout; when the mount began, when the folder last changed: in ns
 _MAGIC = b"kvfstab\0"
 _CHANGED_AT = 24
-# kind, state, decoding, length of name, lookups; inode, size, created, updated, shown; version; name
+# kind, state, decoding (layout 1), length of name, lookups; inode, size, created, updated, shown; version; name
 _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")
@@ -30,14 +34,17 @@ _HANDLE = struct.Struct("<BBxxxxxx QQQ")
 _DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s")
 # kind, length of name, lookups; inode; name
 _DIRECTORY = struct.Struct("<BxxBI Q 127s")
+# kind, which part, of how many, length; digest of the whole; the part
+_TEXT = struct.Struct("<BBBB 16s 200s")
+_IN_PLACE = 127  # bytes of a path in its record
+_ELSEWHERE = 255  # the length of one that is not: its digest is there
 _SETTLED_AT = 1
 _LOOKUPS = struct.Struct("<I")
 _LOOKUPS_AT = 4
 _MOST_LOOKUPS = 0xFFFFFFFF
 _SLOT = 256
-_FREE, _IS_NODE, _IS_HANDLE, _IS_DIRENT, _IS_DIRECTORY = range(5)
+_FREE, _IS_NODE, _IS_HANDLE, _IS_DIRENT, _IS_DIRECTORY, _IS_TEXT = range(6)
 _SHOWN, _TOLD, _CHANGED = 1, 2, 4
-_DECODINGS = tuple(Decoding)
 _GROW = 256
 _UNKNOWN_TIME = -(1 << 63)
 _NO_VERSION, _NO_TOKEN = bytes(16), bytes(8)
@@ -95,13 +102,17 @@ class Slots:
     Args:
         fd: a memfd, which a predecessor may have filled; it is mapped.
         now: nanoseconds of Unix time, for an empty one.
+        tree: what the paths are.
 
     Raises:
         KeyVaultFSError: as `check`.
     """
 
-    def __init__(self, fd: int, now: int) -> None:
+    def __init__(self, fd: int, now: int, tree: Tree) -> None:
         self._fd = fd
+        self._tree = tree
+        self._texts: dict[bytes, bytes] = {}
+        """by digest: paths that are too long for the records that they belong to"""
         self._free: list[int] = []
         layout = _layout(os.pread(fd, _HEAD.size, 0))
         if not layout:
@@ -121,18 +132,19 @@ class Slots:
     def load(self) -> Records:
         """What a predecessor left. To be called once, before any slot is taken."""
         found = Records()
+        self._load_texts()
         for slot in range(1, len(self._map) // _SLOT):
             record = self._map[slot * _SLOT : (slot + 1) * _SLOT]
             if record[0] == _IS_NODE:
-                found.nodes.append(_node(slot, record))
+                found.nodes.append(self._node(slot, record))
             elif record[0] == _IS_HANDLE:
                 _, settled, fh, inode, content = _HANDLE.unpack_from(record)
                 found.handles.append(HandleRecord(slot, bool(settled), fh, inode, content))
             elif record[0] == _IS_DIRENT:
-                found.dirents.append(_dirent(slot, record))
+                found.dirents.append(self._dirent(slot, record))
             elif record[0] == _IS_DIRECTORY:
-                found.directories.append(_directory(slot, record))
-            else:
+                found.directories.append(self._directory(slot, record))
+            elif record[0] != _IS_TEXT:
                 self._free.append(slot)
         self._free.reverse()
         return found
@@ -158,14 +170,14 @@ class Slots:
 
     def write_node(self, node: Node) -> None:
         """Write an inode into its slot."""
-        name = node.name.spelling.encode()
+        length, name = self._text(node.name.stored)
         self._put(
             node.slot,
             _NODE.pack(
                 _IS_NODE,
                 node.state,
-                _DECODINGS.index(node.decoding),
-                len(name),
+                0,
+                length,
                 min(node.lookups, _MOST_LOOKUPS),
                 node.inode,
                 node.size,
@@ -178,8 +190,8 @@ class Slots:
         )
 
     def write_dirent(self, dirent: Dirent) -> None:
-        """Write a name of the root into its slot."""
-        name = dirent.name.spelling.encode()
+        """Write a name of a folder into its slot."""
+        length, name = self._text(dirent.name.stored)
         flags = _SHOWN * dirent.shown | _TOLD * dirent.told | _CHANGED * dirent.changed
         lookups = min(dirent.lookups, _MOST_LOOKUPS)
         version = bytes.fromhex(dirent.version or "") or _NO_VERSION
@@ -187,14 +199,14 @@ class Slots:
         updated = _packed_time(dirent.updated)
         self._put(
             dirent.slot,
-            _DIRENT.pack(_IS_DIRENT, flags, len(name), lookups, dirent.inode, updated, version, token, name),
+            _DIRENT.pack(_IS_DIRENT, flags, length, lookups, dirent.inode, updated, version, token, name),
         )
 
     def write_directory(self, directory: Directory) -> None:
         """Write a directory into its slot."""
-        name = directory.name.spelling.encode()
+        length, name = self._text(directory.name.spelling)
         lookups = min(directory.lookups, _MOST_LOOKUPS)
-        self._put(directory.slot, _DIRECTORY.pack(_IS_DIRECTORY, len(name), lookups, directory.inode, name))
+        self._put(directory.slot, _DIRECTORY.pack(_IS_DIRECTORY, length, lookups, directory.inode, name))
 
     def write_lookups(self, held: Node | Dirent | Directory) -> None:
         """Write how many references the kernel has to something that was written before."""
@@ -217,6 +229,81 @@ class Slots:
         self._map[start + 1 : start + len(record)] = record[1:]
         self._map[start] = record[0]
 
+    def _text(self, text: str) -> tuple[int, bytes]:
+        """A path as a record has it: its length and itself, or what stands for it."""
+        raw = text.encode()
+        if len(raw) <= _IN_PLACE:
+            return len(raw), raw
+        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        if digest not in self._texts:
+            parts = [raw[start : start + 200] for start in range(0, len(raw), 200)]
+            for place, part in enumerate(parts):
+                record = _TEXT.pack(_IS_TEXT, place, len(parts), len(part), digest, part)
+                self._put(self.take(), record)
+            self._texts[digest] = raw
+        return _ELSEWHERE, digest
+
+    def _load_texts(self) -> None:
+        parts: dict[bytes, dict[int, bytes]] = {}
+        counts: dict[bytes, int] = {}
+        for slot in range(1, len(self._map) // _SLOT):
+            start = slot * _SLOT
+            if self._map[start] == _IS_TEXT:
+                _, place, count, length, digest, part = _TEXT.unpack_from(self._map, start)
+                parts.setdefault(digest, {})[place] = part[:length]
+                counts[digest] = count
+        for digest, found in parts.items():
+            if (
+                len(found) == counts[digest]
+            ):  # else a predecessor died while it wrote it: nothing means it yet
+                self._texts[digest] = b"".join(found[place] for place in sorted(found))
+
+    def _path(self, raw: bytes, length: int) -> str:
+        return (self._texts[raw[:16]] if length == _ELSEWHERE else raw[:length]).decode()
+
+    def _node(self, slot: int, record: bytes) -> Node:
+        _, state, decoding, length, lookups, inode, size, created, updated, shown, edition, name = (
+            _NODE.unpack_from(record)
+        )
+        path, version = self._path(name, length), edition.hex()
+        if state in {State.PINNED, State.LISTED}:
+            file = trees.of_version(path if "/" in path else f"{path}/{version}")
+        else:
+            file = self._tree.file(path)
+        return Node(
+            inode,
+            file,
+            decoded_id(file, version, decoding),
+            State(state),
+            size,
+            _time(created),
+            _time(updated),
+            slot,
+            lookups,
+            shown,
+        )
+
+    def _dirent(self, slot: int, record: bytes) -> Dirent:
+        _, flags, length, lookups, inode, updated, version, token, name = _DIRENT.unpack_from(record)
+        return Dirent(
+            inode,
+            self._tree.file(self._path(name, length)),
+            slot,
+            lookups,
+            _time(updated),
+            None if version == _NO_VERSION else version.hex(),
+            bool(flags & _SHOWN),
+            bool(flags & _TOLD),
+            bool(flags & _CHANGED),
+            b"" if token == _NO_TOKEN else token,
+        )
+
+    def _directory(self, slot: int, record: bytes) -> Directory:
+        _, length, lookups, inode, name = _DIRECTORY.unpack_from(record)
+        path = self._path(name, length)
+        owner = self._tree.directory(path[:-1]) if path.endswith("/") else SecretName(path)
+        return Directory(cast("InodeT", inode), owner, slot, lookups)
+
     def _clear_first_slot(self) -> None:
         """Move the record that stands where the head belongs; one that is there twice is read as one."""
         for slot in range(1, len(self._map) // _SLOT):
@@ -237,47 +324,3 @@ def _packed_time(seconds: int | None) -> int:
 
 def _time(packed: int) -> int | None:
     return None if packed == _UNKNOWN_TIME else packed
-
-
-def _name(raw: bytes, length: int) -> SecretName:
-    return SecretName(raw[:length].decode())
-
-
-def _node(slot: int, record: bytes) -> Node:
-    _, state, decoding, length, lookups, inode, size, created, updated, shown, version, name = (
-        _NODE.unpack_from(record)
-    )
-    return Node(
-        inode,
-        _name(name, length),
-        Version(version.hex()),
-        _DECODINGS[decoding],
-        State(state),
-        size,
-        _time(created),
-        _time(updated),
-        slot,
-        lookups,
-        shown,
-    )
-
-
-def _dirent(slot: int, record: bytes) -> Dirent:
-    _, flags, length, lookups, inode, updated, version, token, name = _DIRENT.unpack_from(record)
-    return Dirent(
-        inode,
-        _name(name, length),
-        slot,
-        lookups,
-        _time(updated),
-        None if version == _NO_VERSION else Version(version.hex()),
-        bool(flags & _SHOWN),
-        bool(flags & _TOLD),
-        bool(flags & _CHANGED),
-        b"" if token == _NO_TOKEN else token,
-    )
-
-
-def _directory(slot: int, record: bytes) -> Directory:
-    _, length, lookups, inode, name = _DIRECTORY.unpack_from(record)
-    return Directory(cast("InodeT", inode), _name(name, length), slot, lookups)

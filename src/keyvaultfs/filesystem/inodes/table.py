@@ -13,16 +13,15 @@ from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node, State
 from keyvaultfs.filesystem.inodes.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyfuse3 import InodeT
 
-    from keyvaultfs.content.decode import Decoding
+    from keyvaultfs.files.tree import File, Tree
     from keyvaultfs.filesystem.inodes.nodes import Directory
     from keyvaultfs.filesystem.inodes.slots import HandleRecord, Records
-    from keyvaultfs.model import SecretName, Version
 
-    Identity = tuple[str, str, Decoding, bool]
+    Identity = tuple[str, str, bool]
 
 
 _MOST_SPELLINGS = 4
@@ -34,13 +33,14 @@ class InodeTable:
     Args:
         fd: a memfd, which a predecessor may have filled; it is mapped.
         origin: the vault's origin: it is part of every number.
+        tree: what the paths are that a predecessor wrote.
         wall: nanoseconds of Unix time.
 
     Raises:
         KeyVaultFSError: a predecessor's table has a layout that this code does not know.
     """
 
-    def __init__(self, fd: int, origin: str, wall: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, fd: int, origin: str, tree: Tree, wall: Callable[[], int] = time.time_ns) -> None:
         self._origin = origin
         self._wall = wall
         self.nodes: dict[int, Node] = {}
@@ -55,7 +55,8 @@ class InodeTable:
         # files opened in one worker's life reach from one to the other. And always below the handles of directories
         # and of control files, which begin at 2^62.
         self._handle_numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
-        self._slots = Slots(fd, wall())
+        self._tree = tree
+        self._slots = Slots(fd, wall(), tree)
         left = self._slots.load()
         self.dirents = Dirents(self._slots, origin, left.dirents)
         self.directories = Directories(
@@ -77,24 +78,21 @@ class InodeTable:
         """The folder changes now; never back in time, nor twice at the same moment."""
         self._slots.write_changed(max(self._wall(), self.changed + 1))
 
-    def number(self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False) -> InodeT:
+    def number(self, name: File, version: str, *, pinned: bool = False) -> InodeT:
         """31 bits of a hash: the same after a restart or a remount, unless the kernel holds another one of it."""
-        node = self._by_identity.get((name.key, version, decoding, pinned))
+        node = self._by_identity.get((name.key, version, pinned))
         if node is not None:
             return node.inode
-        return self._free(name.key, version, decoding.value, str(pinned))
+        return self._free(name.key, version, str(pinned))
 
-    def find(
-        self, name: SecretName, version: str, decoding: Decoding, *, pinned: bool = False
-    ) -> Node | None:
+    def find(self, name: File, version: str, *, pinned: bool = False) -> Node | None:
         """The inode of a version, if the table has it."""
-        return self._by_identity.get((name.key, version, decoding, pinned))
+        return self._by_identity.get((name.key, version, pinned))
 
     def add(
         self,
-        name: SecretName,
-        version: Version,
-        decoding: Decoding,
+        name: File,
+        version: str,
         *,
         size: int | None,
         created: int | None,
@@ -106,13 +104,11 @@ class InodeTable:
         Args:
             size: in bytes; None for a pinned one that only a listing has shown.
         """
-        node = self.find(name, version, decoding, pinned=pinned)
+        node = self.find(name, version, pinned=pinned)
         if node is None:
-            inode = self.number(name, version, decoding, pinned=pinned)
+            inode = self.number(name, version, pinned=pinned)
             state = State.LISTED if pinned else State.CURRENT
-            node = Node(
-                inode, name, version, decoding, state, 0, created, updated, self._slots.take(), shown=inode
-            )
+            node = Node(inode, name, version, state, 0, created, updated, self._slots.take(), shown=inode)
             self._enter(node)
         if size is not None:
             node.size = size
@@ -139,7 +135,7 @@ class InodeTable:
                 self._write(node)
             self.told[node.name.key] = node
             spellings = self.spellings.setdefault(node.name.key, set())
-            own = spelling == node.name.spelling.encode()
+            own = spelling == node.name.raw
             noted = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
             if noted:
                 spellings.add(spelling)
@@ -261,13 +257,28 @@ class InodeTable:
         if handle.content is not handle.node:
             self._drop(handle.content)
 
-    def held(self) -> set[tuple[SecretName, Version]]:
+    def held(self) -> list[tuple[File, str]]:
         """What the kernel may hold on to, or has open."""
-        return {
+        return [
             (node.name, node.version)
             for node in self.nodes.values()
             if (node.lookups or node.handles or node.needed) and not node.pinned
-        }
+        ]
+
+    def parent(self, key: str) -> int:
+        """The inode of the directory that a file is in, by the file's key."""
+        folder = key.rpartition("/")[0]
+        return self.directories.of(self._tree.directory(folder)).inode if folder else numbers.ROOT
+
+    def entries(self, keys: Iterable[str] | None = None) -> tuple[tuple[int, bytes], ...]:
+        """Names as the kernel may have them: a directory and a name in it; of all files, or of some by their keys."""
+        wanted = self.spellings if keys is None else keys
+        return tuple((self.parent(key), raw) for key in wanted for raw in self.spellings.get(key, ()))
+
+    def folders(self) -> tuple[tuple[int, bytes], ...]:
+        """Folders of the configuration as the kernel may have them: a directory and a name in it."""
+        found = [one.name for one in self.directories.by_inode.values() if one.name.key.endswith("/")]
+        return tuple((self.parent(one.key[:-1]), one.key[:-1].rpartition("/")[2].encode()) for one in found)
 
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
@@ -283,7 +294,7 @@ class InodeTable:
 
     def _enter(self, node: Node) -> None:
         self.nodes[node.inode] = node
-        self._by_identity[node.name.key, node.version, node.decoding, node.pinned] = node
+        self._by_identity[node.name.key, node.version, node.pinned] = node
 
     def _forget_node(self, node: Node) -> None:
         if not node.lookups:
@@ -307,7 +318,7 @@ class InodeTable:
         if node.lookups or node.handles or node.needed or not self.has(node):
             return False
         del self.nodes[node.inode]
-        del self._by_identity[node.name.key, node.version, node.decoding, node.pinned]
+        del self._by_identity[node.name.key, node.version, node.pinned]
         self._slots.give_back(node.slot)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
@@ -328,7 +339,7 @@ class InodeTable:
             key = node.name.key
             if node.state is State.CURRENT or (node.state is State.SUPERSEDED and key not in self.told):
                 self.told[key] = node
-                self.spellings.setdefault(key, set()).add(node.name.spelling.encode())
+                self.spellings.setdefault(key, set()).add(node.name.raw)
             shown = self.nodes.get(node.shown)
             if shown is None:
                 node.shown = node.inode

@@ -1,0 +1,67 @@
+"""Paths and editions: all that the file system knows of a vault."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyvaultfs.files.broken import Breakage
+from keyvaultfs.files.changes import Changes
+from keyvaultfs.files.editions import Editions
+from keyvaultfs.files.listing import Listing
+from keyvaultfs.files.made import Made
+from keyvaultfs.files.sources import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.files.tree import File, Tree
+    from keyvaultfs.log import Causes
+    from keyvaultfs.model import SecretName, VersionItem
+
+
+class Files:
+    """Joins a tree with a cache.
+
+    Args:
+        decode: whether the tag ``file-encoding`` is obeyed where a file does not say.
+        tags: a secret without one of them is none of this mount's.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        cache: Cache,
+        causes: Causes,
+        *,
+        decode: bool = False,
+        tags: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.tree = tree
+        self.broken = Breakage(causes)
+        sources = Sources(cache, tags)
+        self.editions = Editions(cache, sources, Made(cache.store), self.broken, decode=decode)
+        self.listing = Listing(tree, cache, sources)
+        self.changes = Changes(tree, self.editions)
+        self._cache = cache
+        self.outage = cache.outage
+
+    def of(self, name: SecretName) -> Iterator[File]:
+        """The files that are made of a secret's current version."""
+        return self.changes.files_of(name)
+
+    async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
+        """All versions of a secret, asked of the vault each time.
+
+        Raises:
+            NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`.
+        """
+        return await self._cache.versions(name)
+
+    def bytes_known(self) -> int:
+        """How many bytes of values are known."""
+        return self._cache.store.live
+
+    def names_known(self) -> int:
+        """How many names there are, as far as anybody has seen."""
+        return len(self.tree.named) + (self._cache.listings.names_known() if self.tree.root.flat else 0)
