@@ -17,7 +17,7 @@ import trio
 
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.filesystem.askers import Asker, Askers, unit_of
-from keyvaultfs.filesystem.audit import Audit, journal_entry, json_line
+from keyvaultfs.filesystem.audit import Audit, JsonLine, Subject, journal_entry
 from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import AuditMetrics
@@ -32,6 +32,10 @@ CAT = Asker(33, 34, 4711, 'c"at\n', "app.service")
 VERSIONS = {"pw": "0" * 31 + "7"}
 
 
+def pw(path: str) -> Subject:
+    return Subject(path, VERSIONS)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     target = AuditTarget(str(tmp_path / "audit.log"))
@@ -40,17 +44,17 @@ def file(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     os.close(target.fd)
 
 
-def audit(fd: int, form: Any = json_line, **kwargs: Any) -> tuple[Audit, AuditMetrics, Causes]:
+def audit(fd: int, form: Any = None, **kwargs: Any) -> tuple[Audit, AuditMetrics, Causes]:
     metrics, causes = AuditMetrics(), Causes(lambda: 0.0)
-    return Audit(fd, form, metrics, causes, **kwargs), metrics, causes
+    return Audit(fd, form or JsonLine(), metrics, causes, **kwargs), metrics, causes
 
 
 def test_a_record_in_a_file_is_a_json_object_on_a_line(file: tuple[int, Path]) -> None:
     fd, path = file
     assert path.stat().st_mode & 0o777 == 0o600
     records, metrics, _ = audit(fd)
-    assert records.record("/mnt/kv/pw", VERSIONS, CAT, 0) is None
-    assert records.record("/mnt/kv/pw", {"pw": ""}, CAT, errno.EACCES) is None
+    assert records.record(pw("/mnt/kv/pw"), CAT, 0) is None
+    assert records.record(Subject("/mnt/kv/pw", {"pw": ""}), CAT, errno.EACCES) is None
     first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {
@@ -67,19 +71,19 @@ def test_a_full_disk_is_said_once_and_the_next_record_has_a_line_of_its_own(
     fd, path = file
     records, metrics, causes = audit(fd)
     write = os.write
-    records.record("/mnt/kv/a", VERSIONS, CAT, 0)
+    records.record(pw("/mnt/kv/a"), CAT, 0)
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]))
-    records.record("/mnt/kv/b", VERSIONS, CAT, 0)
+    records.record(pw("/mnt/kv/b"), CAT, 0)
 
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, "")
 
     monkeypatch.setattr(os, "write", full)
     for _ in range(5):
-        records.record("/mnt/kv/c", VERSIONS, CAT, 0)
+        records.record(pw("/mnt/kv/c"), CAT, 0)
     assert [row["code"] for row in causes.problems()] == ["Audit-ENOSPC"]
     monkeypatch.setattr(os, "write", write)
-    records.record("/mnt/kv/d", VERSIONS, CAT, 0)
+    records.record(pw("/mnt/kv/d"), CAT, 0)
     whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
     assert [json.loads(line)["path"] for line in whole] == ["/mnt/kv/a", "/mnt/kv/d"]
     assert (metrics.records, metrics.lost) == (2, 6)
@@ -112,7 +116,7 @@ def fields_of(datagram: bytes) -> dict[str, bytes]:
 def test_a_record_in_the_journal_has_its_fields() -> None:
     ours, theirs = journal()
     with ours, theirs:
-        audit(ours.fileno(), journal_entry)[0].record("/mnt/kv/pw", VERSIONS, CAT, 0)
+        audit(ours.fileno(), journal_entry)[0].record(pw("/mnt/kv/pw"), CAT, 0)
         found = fields_of(theirs.recv(1 << 16))
     assert found["KEYVAULTFS_PATH"] == b"/mnt/kv/pw"
     assert found["KEYVAULTFS_VERSION"] == VERSIONS["pw"].encode()
@@ -139,20 +143,20 @@ async def test_a_journal_that_is_behind_is_waited_for_and_one_that_is_stuck_is_n
     with ours, theirs:
         records, metrics, _ = audit(ours.fileno(), journal_entry, wait_writable=wait)
         number = 0
-        while (waiting := records.record(f"/mnt/kv/{number}", VERSIONS, CAT, 0)) is None:
+        while (waiting := records.record(pw(f"/mnt/kv/{number}"), CAT, 0)) is None:
             number += 1
         await waiting
         assert (metrics.records, metrics.lost) == (number + 1, 0), "it was read, and there was room again"
-        stuck = records.record("/mnt/kv/stuck", VERSIONS, CAT, 0)
+        stuck = records.record(pw("/mnt/kv/stuck"), CAT, 0)
         assert stuck is not None
         begin = trio.current_time()
         await stuck
         assert trio.current_time() - begin <= 1
         for _ in range(10):
-            assert records.record("/mnt/kv/lost", VERSIONS, CAT, 0) is None
+            assert records.record(pw("/mnt/kv/lost"), CAT, 0) is None
         assert metrics.lost == 11
         theirs.recv(1 << 16)
-        assert records.record("/mnt/kv/again", VERSIONS, CAT, 0) is None
+        assert records.record(pw("/mnt/kv/again"), CAT, 0) is None
         assert metrics.lost == 11
 
 

@@ -16,11 +16,12 @@ from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.files.files import Files
-from keyvaultfs.filesystem.askers import Askers
+from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
+from keyvaultfs.filesystem.readers import Readers
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes
@@ -55,7 +56,14 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
             metrics=FilesystemMetrics(),
             timeout=10.0,
             base_url="https://v.vault.azure.net",
-            opens=Opens(table, files.editions, Askers(), "/mnt/kv", None),
+            opens=Opens(
+                table,
+                files.editions,
+                Askers(),
+                Readers(None, Asker, table.handles.__contains__),
+                mountpoint="/mnt/kv",
+                audit=None,
+            ),
         )
         yield w, operations
     os.close(fd)

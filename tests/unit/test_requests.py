@@ -37,13 +37,13 @@ class Handlers:
         self.systemd = SystemdPatience(self.outage)
         self.timeout = 10.0
         self.settled = 0
-        self.told: list[tuple[Any, int]] = []
+        self.told: list[tuple[Any, int, Any]] = []
 
     def settle(self) -> None:
         self.settled += 1
 
-    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
-        self.told.append((arguments[0], code))
+    def opened(self, arguments: tuple[Any, ...], code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
+        self.told.append((arguments[0], code, answer))
         if arguments[0] == "bug":
             raise ZeroDivisionError
         return self.waits(1, OTHERS) if arguments[0] == "slow" else None  # type: ignore[return-value]
@@ -154,4 +154,6 @@ async def test_each_open_is_told_before_it_is_answered_and_never_fails_for_that(
     assert await handlers.open("bug", 0, OTHERS) == "bug"
     assert "bug in opened: ZeroDivisionError" in caplog.text
     assert await handlers.at_once("no open", OTHERS)
-    assert handlers.told == [("file", 0), (refused, errno.EACCES), ("slow", 0), ("bug", 0)]
+    assert handlers.told == [
+        ("file", 0, "file"), (refused, errno.EACCES, None), ("slow", 0, "slow"), ("bug", 0, "bug")
+    ]  # fmt: skip

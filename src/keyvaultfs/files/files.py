@@ -10,12 +10,13 @@ from keyvaultfs.files.editions import Editions
 from keyvaultfs.files.listing import Listing
 from keyvaultfs.files.made import Made
 from keyvaultfs.files.sources import Sources
+from keyvaultfs.files.tree import File
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keyvaultfs.cache.cache import Cache
-    from keyvaultfs.files.tree import File, Tree
+    from keyvaultfs.files.tree import Tree
     from keyvaultfs.log import Causes
     from keyvaultfs.model import SecretName, VersionItem
 
@@ -57,6 +58,25 @@ class Files:
             NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`.
         """
         return await self._cache.versions(name)
+
+    def current(self, path: str) -> tuple[str, int | None] | None:
+        """The edition that a path shows now, and since when, in Unix seconds: as far as that is known without asking.
+
+        Returns:
+            None if it is not known, and ("", None) if it is another than any that was looked at, or none.
+        """
+        file = self.tree.find(path)
+        if not isinstance(file, File):
+            return None
+        records = [
+            self._cache.records.get(one.name.key) for one in file.recipe.sources if one.version is None
+        ]
+        if any(record is None or (record.version is None and record.verdict is None) for record in records):
+            return None
+        if any(record is not None and (record.version is None or record.outdated) for record in records):
+            return "", None
+        edition = self.editions.peek(file)
+        return None if edition is None else (edition.id, edition.created)
 
     def bytes_known(self) -> int:
         """How many bytes of values are known."""

@@ -1,4 +1,4 @@
-"""The directory ``.keyvaultfs``: status, metrics, refresh and versions/. For root and the mount's owner alone."""
+"""The directory ``.keyvaultfs``: status, metrics, readers, refresh, versions/. For root and the mount's owner alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from keyvaultfs.metrics import Metrics
 
 NAME = b".keyvaultfs"
-DIRECTORY, STATUS, METRICS, REFRESH, VERSIONS = range(2, 7)
-_FILES = {b"status": STATUS, b"metrics": METRICS, b"refresh": REFRESH}
+DIRECTORY, STATUS, METRICS, REFRESH, VERSIONS, READERS = range(2, 8)
+_FILES = {b"status": STATUS, b"metrics": METRICS, b"refresh": REFRESH, b"readers": READERS}
 ENTRIES = {**_FILES, b"versions": VERSIONS}
 
 
@@ -31,21 +31,25 @@ class Control:
         status: facts for the file ``status``, which never hold a value.
         refresh: forgets what is cached and says how much of what was dropped.
         gauges: what ``metrics`` shows beside the counters.
+        readers: facts for the file ``readers``.
     """
 
     def __init__(
         self,
         look: Appearance,
         metrics: Metrics,
+        *,
         status: Callable[[], dict[str, Any]],
         refresh: Callable[[], dict[str, int]],
         gauges: Callable[[], Gauges],
+        readers: Callable[[], dict[str, Any]],
     ) -> None:
         self._look = look
         self._metrics = metrics
         self._status = status
         self._refresh = refresh
         self._gauges = gauges
+        self._readers = readers
 
     def attributes(self, inode: int) -> pyfuse3.EntryAttributes | None:
         """Of an inode of ours; None for any other."""
@@ -65,8 +69,9 @@ class Control:
 
     def text(self, inode: int) -> bytes:
         """What a file of ours reads as, made at the moment of its OPEN; opening ``refresh`` forgets what is cached."""
-        if inode == STATUS:
-            return json.dumps(self._status(), indent=2, ensure_ascii=False).encode() + b"\n"
+        if inode in {STATUS, READERS}:
+            facts = self._status() if inode == STATUS else self._readers()
+            return json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         if inode == METRICS:
             return render(self._metrics, self._gauges()).encode()
         dropped = self._refresh()

@@ -157,6 +157,7 @@ class Operations(pyfuse3.Operations):
         self.of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
+            self._opens.closed(fh)
 
     @request
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
@@ -224,11 +225,15 @@ class Operations(pyfuse3.Operations):
         """The kernel has had the answers to all earlier requests."""
         self._table.settle()
 
-    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
+    def opened(
+        self, arguments: tuple[Any, ...], code: int, answer: pyfuse3.FileInfo | None
+    ) -> Coroutine[Any, Any, None] | None:
         """See `requests.Served`; of a secret's file alone."""
         inode, _, ctx = arguments
         node = self._table.nodes.get(inode)
-        return None if node is None else self._opens.opened(node, ctx, code)
+        if node is None:
+            return None
+        return self._opens.opened(node, ctx, code, 0 if answer is None else answer.fh)
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
         return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid), ctx)

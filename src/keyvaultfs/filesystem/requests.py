@@ -92,10 +92,10 @@ class Served(Protocol):
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""
 
-    def opened(self, arguments: tuple[Any, ...], code: int) -> Coroutine[Any, Any, None] | None:
-        """An OPEN with these arguments is about to be answered with this errno, 0 if it succeeded.
+    def opened(self, arguments: tuple[Any, ...], code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
+        """An OPEN with these arguments is about to be answered: with an errno, or 0 and an answer.
 
-        What is returned is awaited first.
+        What is returned is awaited first, and raises nothing.
         """
 
 
@@ -151,25 +151,26 @@ def request(
         except Exception as exc:  # noqa: BLE001 - any other than FUSEError would end the loop and lose the mount
             code = _code(name, exc)
         else:
-            if is_open:
-                await _tell(self, args, 0)
+            if is_open and (waiting := _told(self, args, 0, answer)) is not None:
+                await waiting
             return cast("T", answer)
         self.metrics.errors[errno.errorcode.get(code, str(code))] += 1
-        if is_open:
-            await _tell(self, args, code)
+        if is_open and (waiting := _told(self, args, code, None)) is not None:
+            await waiting
         raise pyfuse3.FUSEError(code)
 
     return handler
 
 
-async def _tell(served: Served, arguments: tuple[Any, ...], code: int) -> None:
-    """Have an OPEN recorded, which is no reason to fail it."""
+def _told(
+    served: Served, arguments: tuple[Any, ...], code: int, answer: Any
+) -> Coroutine[Any, Any, None] | None:
+    """Have an OPEN noted, which is no reason to fail it."""
     try:
-        waiting = served.opened(arguments, code)
-        if waiting is not None:
-            await waiting
+        return served.opened(arguments, code, answer)
     except Exception as exc:  # noqa: BLE001 - see above
         _code("opened", exc)
+        return None
 
 
 async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:

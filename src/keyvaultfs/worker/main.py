@@ -25,14 +25,15 @@ from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.files.files import Files
-from keyvaultfs.filesystem.askers import Askers
+from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.audit import Audit, journal_entry, json_line
+from keyvaultfs.filesystem.audit import Audit, JsonLine, journal_entry
 from keyvaultfs.filesystem.control import Control
 from keyvaultfs.filesystem.inodes import slots
 from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
+from keyvaultfs.filesystem.readers import Current, Readers
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import LOG, Causes
@@ -190,7 +191,16 @@ class Worker:
         )
         self.files = Files(self.tree, self.cache, self.causes, decode=settings.decode, tags=settings.tags)
         self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
-        self.control = Control(look, self.metrics, self.status, self._refresh, self.gauges)
+        kept = ipc.READERS_FD if ipc.READERS_FD in self.charge.descriptors else None
+        self.readers = Readers(kept, Asker, self.table.handles.__contains__)
+        self.control = Control(
+            look,
+            self.metrics,
+            status=self.status,
+            refresh=self._refresh,
+            gauges=self.gauges,
+            readers=self._readers,
+        )
         self.operations = Operations(
             files=self.files,
             causes=self.causes,
@@ -202,14 +212,19 @@ class Worker:
             timeout=settings.timeout,
             base_url=chain.origin.base_url,
             opens=Opens(
-                self.table, self.files.editions, Askers(), self.charge.launch.mountpoint, self._audit()
+                self.table,
+                self.files.editions,
+                Askers(),
+                self.readers,
+                mountpoint=self.charge.launch.mountpoint,
+                audit=self._audit(),
             ),
         )
 
     def _audit(self) -> Audit | None:
         if ipc.AUDIT_FD not in self.charge.descriptors:
             return None
-        form = journal_entry if self.settings.audit == kinds.JOURNAL else json_line
+        form = journal_entry if self.settings.audit == kinds.JOURNAL else JsonLine()
         return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes)
 
     def status(self) -> dict[str, Any]:
@@ -237,7 +252,21 @@ class Worker:
     def gauges(self) -> Gauges:
         """What the file ``metrics`` shows beside the counters; never a value."""
         workers = max(1, self.charge.workers)
-        return gauges(self.chain, self.cache, self.causes, version=_VERSION, workers=workers)
+        found = gauges(self.chain, self.cache, self.causes, version=_VERSION, workers=workers)
+        return {**found, "readers_behind": self.readers.behind(self._current)}
+
+    def _readers(self) -> dict[str, Any]:
+        """What the file ``readers`` shows."""
+
+        def edition_of(handle: int) -> str | None:
+            found = self.table.handles.get(handle)
+            return None if found is None else found.content.version
+
+        return self.readers.snapshot(self._current, edition_of)
+
+    def _current(self, path: str) -> Current | None:
+        known = self.files.current(path)
+        return None if known is None else Current(*known)
 
     def _poke(self) -> None:
         self.channel.send("poke")
@@ -277,6 +306,8 @@ class Worker:
 
     async def _farewell(self) -> None:
         """Take no more requests; a successor has those that are not answered sent again, so they are left alone."""
+        if self._go.is_set():
+            self.readers.flush()
         with trio.move_on_after(_FAREWELL_SECONDS):
             if not self._retired.is_set() and self._go.is_set():
                 self._fail_waiting()
@@ -292,6 +323,7 @@ class Worker:
     async def _heartbeat(self) -> None:
         while True:
             self.table.settle()
+            self.readers.flush()
             self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
 

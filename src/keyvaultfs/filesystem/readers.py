@@ -1,0 +1,259 @@
+"""Who opened which version of a file last: after a rotation it tells when the old password may be switched off."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from keyvaultfs.log import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from keyvaultfs.filesystem.askers import Asker
+
+MOST = 4096
+"""Readers that are remembered: those that opened something last."""
+
+_HEAD = struct.Struct("<8sII")  # magic, layout, slots
+_MAGIC, _LAYOUT = b"KVFSREAD", 1
+# used, handles; uid, pid; opens; first and last open; lengths of path, edition, unit and program; handles; their bytes
+_SLOT = struct.Struct("<BBxxII4xQdd4H8Q 640s")
+_HANDLES = 8
+_PLENTY = 256
+_LONGEST = (300, 64, 255, 20)
+
+
+class Current(NamedTuple):
+    """What a file shows now.
+
+    Attributes:
+        edition: the version, "" if another than any that was ever opened.
+        since: when it came to be, Unix seconds, or None.
+    """
+
+    edition: str
+    since: int | None
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """A unit, or a user's program where there is none, and a file that it opened. Times in Unix seconds.
+
+    Attributes:
+        path: below the mount point.
+        edition: the version that it last opened.
+        handles: those that it has open now.
+    """
+
+    path: str
+    asker: Asker
+    edition: str
+    first: float
+    last: float
+    slot: int
+    opens: int = 0
+    handles: set[int] = field(default_factory=set)
+
+
+class Readers:
+    """Told of each open that succeeds, and of each close. What it knows is written for a successor, in a moment.
+
+    Args:
+        fd: a memfd, which a predecessor may have filled; None to keep nothing.
+        asker: makes an `Asker` of uid, gid, pid, program and unit.
+        is_open: whether a predecessor's handle is still open.
+        wall: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        fd: int | None,
+        asker: Callable[[int, int, int, str, str], Asker],
+        is_open: Callable[[int], bool],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall = wall
+        self._is_open = is_open
+        self._asker = asker
+        self._known: OrderedDict[tuple[str, str, int, str], Reader] = OrderedDict()
+        self._by_handle: dict[int, Reader] = {}
+        self._dirty: set[Reader] = set()
+        self._free = list(range(MOST - 1, -1, -1))
+        self.forgotten = 0
+        self._map: mmap.mmap | None = None
+        if fd is not None:
+            self._load(fd, is_open)
+
+    def opened(self, path: str, edition: str, asker: Asker, handle: int) -> None:
+        """An open of a file succeeded."""
+        now, new = self._wall(), False
+        key = (path, asker.unit, 0, "") if asker.unit else (path, "", asker.uid, asker.program)
+        reader = self._known.get(key)
+        if reader is None:
+            reader = self._known[key] = Reader(path, asker, edition, now, now, self._place())
+            new = True
+        else:
+            self._known.move_to_end(key)
+            new = reader.edition != edition
+            reader.asker, reader.edition, reader.last = asker, edition, now
+        reader.opens += 1
+        reader.handles.add(handle)
+        self._by_handle[handle] = reader
+        self._dirty.add(reader)
+        if new:
+            self.flush()
+
+    def closed(self, handle: int) -> None:
+        """A handle was closed; any may be told."""
+        reader = self._by_handle.pop(handle, None)
+        if reader is not None:
+            reader.handles.discard(handle)
+            self._dirty.add(reader)
+
+    def flush(self) -> None:
+        """Write what changed. To be called every moment, and before a successor takes over."""
+        for reader in self._dirty:
+            if len(reader.handles) > _PLENTY:  # some may be gone without a word, as after a take-over
+                for handle in [handle for handle in reader.handles if not self._is_open(handle)]:
+                    self.closed(handle)
+        for reader in self._dirty:
+            if self._map is not None:
+                self._write(self._map, reader)
+        self._dirty.clear()
+
+    def snapshot(
+        self, current: Callable[[str], Current | None], edition_of: Callable[[int], str | None]
+    ) -> dict[str, Any]:
+        """All that is known, for ``readers``: files by path, those with readers that are behind first.
+
+        Args:
+            current: what a path shows now, None if that is not known.
+            edition_of: what a handle shows, None if it is not open any more.
+        """
+        files: dict[str, list[Reader]] = {}
+        for reader in self._known.values():
+            files.setdefault(reader.path, []).append(reader)
+        rows = [
+            self._file(path, current(path), readers, edition_of) for path, readers in sorted(files.items())
+        ]
+        rows.sort(key=lambda row: not any(reader["behind"] for reader in row["readers"]))
+        return {"files": rows, "forgotten": self.forgotten}
+
+    def behind(self, current: Callable[[str], Current | None]) -> int:
+        """How many last opened another version than a file shows now."""
+        return sum(_is_behind(reader.edition, current(reader.path)) for reader in self._known.values())
+
+    def _file(
+        self,
+        path: str,
+        now: Current | None,
+        readers: Collection[Reader],
+        edition_of: Callable[[int], str | None],
+    ) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        for reader in readers:
+            held = [edition for handle in reader.handles if (edition := edition_of(handle)) is not None]
+            rows.append(
+                {
+                    "unit": reader.asker.unit,
+                    "uid": reader.asker.uid,
+                    "program": reader.asker.program,
+                    "pid": reader.asker.pid,
+                    "edition": reader.edition,
+                    "opened": round(reader.last, 3),
+                    "first": round(reader.first, 3),
+                    "opens": reader.opens,
+                    "open_now": len(held),
+                    "behind": any(_is_behind(edition, now) for edition in (reader.edition, *held)),
+                }
+            )
+        rows.sort(key=lambda row: (not row["behind"], -row["opened"]))
+        edition, since = ("", None) if now is None else now
+        return {"path": path, "edition": edition, "since": since, "known": now is not None, "readers": rows}
+
+    def _place(self) -> int:
+        if not self._free:
+            _, oldest = self._known.popitem(last=False)
+            self.forgotten += 1
+            self._dirty.discard(oldest)
+            for handle in oldest.handles:
+                del self._by_handle[handle]
+            return oldest.slot
+        return self._free.pop()
+
+    def _write(self, where: mmap.mmap, reader: Reader) -> None:
+        asker = reader.asker
+        texts = [
+            text.encode("utf-8", "backslashreplace")[:most]
+            for text, most in zip(
+                (reader.path, reader.edition, asker.unit, asker.program), _LONGEST, strict=True
+            )
+        ]
+        handles = sorted(reader.handles)[-_HANDLES:]
+        record = _SLOT.pack(
+            1,
+            len(handles),
+            asker.uid,
+            asker.pid,
+            reader.opens,
+            reader.first,
+            reader.last,
+            *map(len, texts),
+            *handles,
+            *[0] * (_HANDLES - len(handles)),
+            b"".join(texts),
+        )
+        # The first byte goes last: a record that was half written when the worker died is not read.
+        start = _HEAD.size + reader.slot * _SLOT.size
+        where[start] = 0
+        where[start + 1 : start + _SLOT.size] = record[1:]
+        where[start] = 1
+
+    def _load(self, fd: int, is_open: Callable[[int], bool]) -> None:
+        size = _HEAD.size + MOST * _SLOT.size
+        if os.fstat(fd).st_size < _HEAD.size:
+            os.ftruncate(fd, size)
+        elif _HEAD.unpack(os.pread(fd, _HEAD.size, 0)) != (_MAGIC, _LAYOUT, MOST):
+            LOG.warning("who reads what is not known from before: it was written by another version")
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, size)
+        self._map = mmap.mmap(fd, size)
+        self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, _LAYOUT, MOST)
+        found = []
+        for slot in range(MOST):
+            start = _HEAD.size + slot * _SLOT.size
+            if self._map[start]:
+                found.append(self._read(slot, self._map[start : start + _SLOT.size], is_open))
+        taken = {reader.slot for reader in found}
+        self._free = [slot for slot in self._free if slot not in taken]
+        for reader in sorted(found, key=lambda reader: reader.last):
+            asker = reader.asker
+            key = (
+                (reader.path, asker.unit, 0, "")
+                if asker.unit
+                else (reader.path, "", asker.uid, asker.program)
+            )
+            self._known[key] = reader
+            self._by_handle |= dict.fromkeys(reader.handles, reader)
+
+    def _read(self, slot: int, record: bytes, is_open: Callable[[int], bool]) -> Reader:
+        _, count, uid, pid, opens, first, last, *rest = _SLOT.unpack(record)
+        lengths, handles, text = rest[:4], rest[4 : 4 + count], rest[-1]
+        texts, at = [], 0
+        for length in lengths:
+            texts.append(text[at : at + length].decode("utf-8", "replace"))
+            at += length
+        path, edition, unit, program = texts
+        asker = self._asker(uid, 0, pid, program, unit)
+        held = {handle for handle in handles if is_open(handle)}
+        return Reader(path, asker, edition, first, last, slot, opens, held)
+
+
+def _is_behind(edition: str, now: Current | None) -> bool:
+    return now is not None and edition != now.edition

@@ -1,0 +1,153 @@
+"""Who opened which version last: bounded, kept for a successor, those that are behind first."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyvaultfs.filesystem.askers import Asker
+from keyvaultfs.filesystem.readers import MOST, Current, Readers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OLD, NEW = "1" * 32, "2" * 32
+WEB = Asker(33, 33, 100, "nginx", "web.service")
+MAIL = Asker(0, 0, 200, "postfix", "mail.service")
+ROOT = Asker(0, 0, 300, "cat", "")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    made = os.memfd_create("readers")
+    yield made
+    os.close(made)
+
+
+def current(edition: str) -> Callable[[str], Current | None]:
+    return lambda _path: Current(edition, 900)
+
+
+def test_a_reader_that_has_not_come_back_since_the_rotation_stands_first() -> None:
+    clock = Clock()
+    readers = Readers(None, Asker, lambda _: True, clock)
+    readers.opened("pw", OLD, MAIL, 1)
+    readers.closed(1)
+    clock.now = 2000
+    readers.opened("pw", NEW, WEB, 2)
+    clock.now = 2001
+    readers.opened("pw", NEW, ROOT, 3)
+    readers.closed(3)
+    readers.opened("other", NEW, ROOT, 4)
+    assert readers.behind(current(NEW)) == 1
+    shown = readers.snapshot(current(NEW), {2: NEW, 4: NEW}.get)
+    assert [row["path"] for row in shown["files"]] == ["pw", "other"]
+    pw = shown["files"][0]
+    assert (pw["edition"], pw["since"]) == (NEW, 900)
+    assert [(one["unit"], one["program"], one["behind"], one["open_now"]) for one in pw["readers"]] == [
+        ("mail.service", "postfix", True, 0), ("", "cat", False, 0), ("web.service", "nginx", False, 1),
+    ]  # fmt: skip
+    assert pw["readers"][0]["opened"] == 1000
+
+
+def test_who_still_has_the_old_one_open_is_behind_though_it_opened_the_new_one() -> None:
+    readers = Readers(None, Asker, lambda _: True)
+    readers.opened("pw", OLD, WEB, 1)
+    readers.opened("pw", NEW, WEB, 2)
+    (row,) = readers.snapshot(current(NEW), {1: OLD, 2: NEW}.get)["files"][0]["readers"]
+    assert (row["behind"], row["open_now"], row["opens"]) == (True, 2, 2)
+    readers.closed(1)
+    (row,) = readers.snapshot(current(NEW), {2: NEW}.get)["files"][0]["readers"]
+    assert (row["behind"], row["open_now"]) == (False, 1)
+
+
+def test_what_is_not_known_accuses_nobody_and_what_is_gone_all() -> None:
+    readers = Readers(None, Asker, lambda _: True)
+    readers.opened("pw", OLD, WEB, 1)
+    assert readers.behind(lambda _: None) == 0
+    assert readers.behind(lambda _: Current("", None)) == 1
+
+
+def test_a_successor_knows_all_of_it(fd: int) -> None:
+    clock = Clock()
+    first = Readers(fd, Asker, lambda _: True, clock)
+    odd = Asker(4_000_000_000, 0, 7, 'o"d\n\\x', "")
+    first.opened("pw", OLD, MAIL, (1 << 63) + 1)
+    first.opened("pw", OLD, odd, 5)
+    first.closed(5)
+    first.opened("x" * 127, NEW, WEB, 6)
+    first.opened("x" * 127, NEW, WEB, 7)
+    first.flush()
+    second = Readers(fd, Asker, {(1 << 63) + 1, 7}.__contains__, clock)
+    editions = {(1 << 63) + 1: OLD, 6: NEW, 7: NEW}.get
+    kept = second.snapshot(current(NEW), editions)
+    assert kept["files"][0]["readers"][0]["open_now"] == 1
+    assert {one["program"] for one in kept["files"][0]["readers"]} == {"postfix", 'o"d\n\\x'}
+    assert kept["files"][1]["readers"][0]["open_now"] == 1, "of 6 nobody knows any more"
+    second.closed((1 << 63) + 1)
+    assert second.snapshot(current(NEW), editions)["files"][0]["readers"][0]["open_now"] == 0
+    second.opened("pw", NEW, MAIL, 8)
+    assert second.behind(current(NEW)) == 1
+
+
+def test_a_new_reader_is_written_at_once_since_a_worker_may_be_killed(fd: int) -> None:
+    Readers(fd, Asker, lambda _: True).opened("pw", OLD, MAIL, 1)
+    assert len(Readers(fd, Asker, lambda _: True).snapshot(current(OLD), {1: OLD}.get)["files"]) == 1
+
+
+def test_another_layout_is_not_read(fd: int, caplog: pytest.LogCaptureFixture) -> None:
+    Readers(fd, Asker, lambda _: True).opened("pw", OLD, MAIL, 1)
+    os.pwrite(fd, b"\x02", 8)
+    assert Readers(fd, Asker, lambda _: True).snapshot(current(OLD), lambda _: None) == {
+        "files": [],
+        "forgotten": 0,
+    }
+    assert "another version" in caplog.text
+
+
+def test_the_last_4096_are_remembered(fd: int) -> None:
+    readers = Readers(fd, Asker, lambda _: True)
+    size = os.fstat(fd).st_size
+    for number in range(3 * MOST):
+        readers.opened("pw", OLD, Asker(number, 0, number, "cat", ""), number)
+    shown = readers.snapshot(current(OLD), lambda _: OLD)
+    assert len(shown["files"][0]["readers"]) == MOST
+    assert shown["forgotten"] == 2 * MOST
+    assert {one["uid"] for one in shown["files"][0]["readers"]} == set(range(2 * MOST, 3 * MOST))
+    assert os.fstat(fd).st_size == size
+    assert len(readers._by_handle) == MOST
+    readers.flush()
+    assert (
+        len(Readers(fd, Asker, lambda _: False).snapshot(current(OLD), lambda _: None)["files"][0]["readers"])
+        == MOST
+    )
+
+
+def test_handles_that_went_without_a_word_are_not_kept(fd: int) -> None:
+    readers = Readers(fd, Asker, lambda handle: handle > 2990)
+    for number in range(3000):
+        readers.opened("pw", OLD, WEB, number)
+        if number % 100 == 0:
+            readers.flush()
+    readers.flush()
+    assert len(readers._by_handle) < 400
+
+
+def test_all_of_it_is_shown_in_under_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    readers = Readers(None, Asker, lambda _: True)
+    for number in range(MOST):
+        readers.opened(f"name-{number}", OLD, WEB, number)
+    begin = time.perf_counter()
+    readers.snapshot(current(NEW), lambda _: OLD)
+    with capsys.disabled():
+        print(f"\n{MOST} readers of as many files: {time.perf_counter() - begin:.3f} s")
