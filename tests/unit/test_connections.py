@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from keyvaultfs.errors import BadAnswer, Unavailable
 from keyvaultfs.keyvault import door
+from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import addresses, doors
 from keyvaultfs.transport.doors import Doors
@@ -345,13 +346,18 @@ async def test_an_answer_from_the_wrong_door_closes_it_and_the_name_is_asked_for
         assert (len(names["asked"]), old.connections, new.connections) == (2, 1, 1)
 
 
-def _answer(status: int, body: bytes) -> Answer:
-    return Answer(status, {}, body)
+ORIGIN = Origin.parse("https://v.vault.azure.net")
+
+
+def _answer(status: int, body: bytes, resource: str = "https://vault.azure.net") -> Answer:
+    return Answer(
+        status, {"www-authenticate": f'Bearer authorization="https://x", resource="{resource}"'}, body
+    )
 
 
 RIGHT = [
     (200, b'{"value": []}'),
-    (200, b"\xef\xbb\xbf {}"),
+    (200, b'\xef\xbb\xbf {"value": "x"}'),
     (401, b'{"error":{"code":"Unauthorized"}}'),
     (403, b'{"error":{"code":"Forbidden","innererror":{"code":"SecretDisabled"}}}'),
     (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByRbac"}}}'),
@@ -362,6 +368,8 @@ RIGHT = [
 WRONG = [
     (200, b"<html>please log in</html>"),
     (200, b""),
+    (200, b"{}"),
+    (200, b'{"status": "please log in"}'),
     (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByConnection"}}}'),
     (403, b'{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByFirewall"}}}'),
     (403, b'{"error":{"code":"Forbidden"}}'),
@@ -377,12 +385,17 @@ WRONG = [
 
 @pytest.mark.parametrize(("status", "body"), RIGHT)
 def test_the_vaults_own_words_close_no_door(status: int, body: bytes) -> None:
-    assert not door.is_wrong(_answer(status, body))
+    assert not door.is_wrong(ORIGIN, _answer(status, body))
 
 
 @pytest.mark.parametrize(("status", "body"), WRONG)
 def test_a_stranger_or_a_way_that_is_closed_is_a_wrong_door(status: int, body: bytes) -> None:
-    assert door.is_wrong(_answer(status, body))
+    assert door.is_wrong(ORIGIN, _answer(status, body))
+
+
+@pytest.mark.parametrize("resource", ["https://evil.example", "https://vault.azure.cn", ""])
+def test_a_challenge_for_another_vaults_tokens_is_a_wrong_door(resource: str) -> None:
+    assert door.is_wrong(ORIGIN, _answer(401, b'{"error":{"code":"Unauthorized"}}', resource))
 
 
 # --- without end ---------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyvaultfs.keyvault import wire
+from keyvaultfs.errors import BadAnswer
+from keyvaultfs.keyvault import challenge, wire
 
 if TYPE_CHECKING:
+    from keyvaultfs.keyvault.origin import Origin
     from keyvaultfs.transport.session import Answer
 
 _BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
@@ -19,10 +21,21 @@ came from (``ForbiddenByConnection``: a private endpoint's name that leads to th
 Vault's; both may be over when the name is looked up again (PROTOCOL §5)."""
 
 
-def is_wrong(answer: Answer) -> bool:
-    """Whether to leave the connections and addresses that led to this answer."""
-    if answer.status == 200:
-        return not answer.body.lstrip(_BEFORE_JSON).startswith(b"{")
+def is_wrong(origin: Origin, answer: Answer) -> bool:
+    """Whether to leave the connections and addresses that led to this answer.
+
+    Args:
+        origin: of the vault.
+        answer: to any request of ours.
+    """
+    if answer.status == 200:  # a look is enough: what is in it, `wire` judges
+        return not answer.body.lstrip(_BEFORE_JSON).startswith(b"{") or b'"value"' not in answer.body
+    if answer.status == 401:
+        try:
+            challenge.verify(answer.headers.get("www-authenticate", ""), origin)
+        except BadAnswer:
+            return True
+        return False
     found = wire.error(answer.body)
     if found is None or answer.status == 421:  # RFC 9110 §15.5.20: misdirected
         return True

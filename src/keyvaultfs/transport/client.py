@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 
 from keyvaultfs.transport.connection import Attempt, HTTPPool, HTTPSPool, current
 from keyvaultfs.transport.doors import Doors
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
 FAILURES = (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException)
-"""What requests and the libraries below it raise where no answer came: requests' own are OSErrors, and a UnicodeError
-is a ValueError."""
+"""What urllib3 and the libraries below it raise where no answer came; a UnicodeError is a ValueError."""
 
+_URL = re.compile("(https?://[^/?#]+)(/[^#]*)")
 _POOLS = {"http": HTTPPool, "https": HTTPSPool}
 
 
@@ -47,15 +46,18 @@ def innermost(exc: BaseException) -> str:
 
 
 class Adapter(HTTPAdapter):
-    """requests over guarded connections, verified with one TLS context and with nothing that requests brings.
+    """requests' pools of connections, guarded, verified with one TLS context and with nothing that requests brings.
 
     Args:
         context: what certificates are verified with.
         connections: how many are kept.
+        https_proxy: a proxy for https, or None.
     """
 
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext, connections: int, https_proxy: str | None) -> None:
         self._context = context
+        self._https_proxy = https_proxy
+        self._pools: dict[str, Any] = {}
         super().__init__(pool_connections=2, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -69,29 +71,37 @@ class Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
-        """Called by requests, which would add the authorities of certifi."""
-        conn.cert_reqs = "CERT_REQUIRED"
+    def pool(self, origin: str) -> Any:
+        """urllib3's pool of an origin, such as ``https://host:8443``. A transport has one origin, or a few in tests."""
+        known = self._pools.get(origin)
+        if known is None:
+            parts = urlsplit(origin)
+            proxied = self._https_proxy is not None and parts.scheme == "https"
+            manager = self.proxy_manager_for(self._https_proxy) if proxied else self.poolmanager
+            # Said, and not left to a default of the library.
+            verified = {"cert_reqs": "CERT_REQUIRED"} if parts.scheme == "https" else None
+            known = manager.connection_from_host(
+                parts.hostname, parts.port, parts.scheme, pool_kwargs=verified
+            )
+            self._pools[origin] = known
+        return known
 
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002
-        """Called by requests 2.32 and later, which would add the same."""
-        parts = urlsplit(request.url)
-        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {
-            "cert_reqs": "CERT_REQUIRED"
-        }
+    def pools(self) -> tuple[Any, ...]:
+        """All of them."""
+        return tuple(self._pools.values())
 
-    def pools(self) -> Iterator[Any]:
-        """All of urllib3's pools."""
-        for manager in (self.poolmanager, *tuple(self.proxy_manager.values())):
-            for key in manager.pools.keys():  # noqa: SIM118 - cannot be iterated itself, since threads share it
-                yield manager.pools[key]
+    def close(self) -> None:
+        """Let idle connections go."""
+        for pool in self.pools():
+            pool.close()
+        super().close()
 
 
 class Client:
-    """GETs over requests' adapter, without a session: no cookies, no redirects, nothing of the environment.
+    """GETs over requests' pools, and nothing else of requests: no cookies, no redirects, nothing of the environment.
 
-    (A netrc would replace the token.) A session would also merge settings and hooks that we do not have, for a quarter
-    of a request's processor time.
+    (A netrc would replace the token.) A session and its adapter would also prepare, merge and wrap what is one URL and
+    five headers, for a third of a request's processor time.
 
     Args:
         context: what certificates are verified with.
@@ -101,42 +111,39 @@ class Client:
 
     def __init__(self, context: ssl.SSLContext, *, connections: int, https_proxy: str | None) -> None:
         self.doors = Doors()
-        self._adapter = Adapter(context, connections)
-        self._proxies = {} if https_proxy is None else {"https": https_proxy}
+        self._adapter = Adapter(context, connections, https_proxy)
 
-    def get(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        attempt: Attempt,
-        read: Callable[[requests.Response], T],
-    ) -> T:
+    def get(self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[Any], T]) -> T:
         """What `read` makes of an answer; tried in as many ways as there are, while the attempt has time.
 
         Args:
             url: absolute.
             headers: all of them.
             attempt: with `doors` of this client.
-            read: reads the body; may raise one of `FAILURES`, after which another way is tried.
+            read: is given urllib3's response, whose body is still to be read; may raise one of `FAILURES`, after which
+                another way is tried.
 
         Raises:
             OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException: nobody answered.
             BadAnswer: the answer has more bytes than anybody needs.
         """
         failure: Exception | None = None
-        while True:
-            try:
-                with current(attempt):
-                    return self._try(url, headers, attempt, read)
-            except FAILURES as exc:
-                # The clearest: that a name's other addresses are silent does not tell what is wrong with the first.
-                if failure is None or innermost(failure) == "TimeoutError":
-                    failure = exc
-            kept = attempt.kept
-            if not attempt.again():
-                raise failure
-            if kept:
-                failure = None
+        try:
+            while True:
+                try:
+                    with current(attempt):
+                        return self._try(url, headers, attempt, read)
+                except FAILURES as exc:
+                    # The clearest: that a name's other addresses are silent does not tell what is wrong with the first.
+                    if failure is None or innermost(failure).endswith("TimeoutError"):
+                        failure = exc
+                kept = attempt.kept
+                if not attempt.again():
+                    raise failure
+                if kept:
+                    failure = None
+        finally:
+            failure = None  # its frames are these: a circle, with sockets in it
 
     def distrust(self) -> None:
         """Whoever answers is not who was meant: ask for the name's addresses again, on new connections."""
@@ -163,15 +170,22 @@ class Client:
         """Let idle connections go."""
         self._adapter.close()
 
-    def _try(
-        self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[requests.Response], T]
-    ) -> T:
-        request = requests.PreparedRequest()
-        request.method = "GET"
-        request.prepare_url(url, None)
-        request.headers = CaseInsensitiveDict(headers)
-        left = attempt.left()
-        with self._adapter.send(
-            request, stream=True, timeout=(left, left), proxies=self._proxies
-        ) as response:
+    def _try(self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[Any], T]) -> T:
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise ValueError("no URL of ours")
+        response = self._adapter.pool(parts[1]).urlopen(
+            "GET",
+            parts[2],
+            headers=headers,
+            timeout=attempt.left(),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        try:
             return read(response)
+        finally:
+            response.close()  # and its connection, unless it was read to its end

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -25,8 +25,6 @@ from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import requests
 
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
@@ -271,16 +269,15 @@ class Transport:
             self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
 
 
-def _read(response: requests.Response) -> Answer:
+def _read(response: Any) -> Answer:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
-        response.raw.close()
         raise BadAnswer("Compressed")
-    body = response.raw.read(LARGEST, decode_content=False)
+    body = response.read(LARGEST, decode_content=False)
     length = headers.get("content-length", "")
     if re.fullmatch("[0-9]{1,9}", length) and "transfer-encoding" not in headers and len(body) != int(length):
         raise http.client.IncompleteRead(body)  # urllib3 1.26 does not look
-    return Answer(response.status_code, headers, body)
+    return Answer(response.status, headers, body)
 
 
 def _cause(exc: BaseException, attempt: Attempt) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -61,7 +62,7 @@ class Chain:
             throttle=throttle,
             metrics=metrics.transport,
             rng=rng,
-            wrong_door=door.is_wrong,
+            wrong_door=partial(door.is_wrong, origin),
         )
         to_identity = Transport(max_requests=_IMDS_CONNECTIONS, context=context, metrics=metrics.transport)
         token = SharedToken(
