@@ -24,7 +24,7 @@ define need
 if [ -n "$$missing" ]; then echo "installing:$$missing"; $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null; fi
 endef
 
-.PHONY: help demo test lint types unit slow mount sdk debian-12 debian-13 chroot boot upgrade-check ci clean needs-fuse needs-test
+.PHONY: help demo test lint types unit slow mount sdk debian-12 debian-13 chroot boot release-upgrade upgrade-check ci clean needs-fuse needs-test
 
 help:
 	@echo "make demo       an embedded vault, mounted; KEEP=1 leaves it mounted until Ctrl-C"
@@ -103,10 +103,16 @@ debian-13 chroot: $(STAMPS)/venv-test
 	$(call need,$(BOOT_PACKAGES))
 	$(SUDO) $(PYTHON) -m tests.support.chroot $(SUITE) $(TEST_PACKAGES) $(DEBIAN_PACKAGES) $(CHROOT_TESTS) -- -p no:cacheprovider $(ARGS)
 
-# A line for each step. The machines' root is made once, in the folder for temporary files.
+# A line for each step. The machines' root is made once, in the folder for temporary files. SUITE: bookworm, or trixie, …
+BOOT_TEST := -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
 boot: package $(STAMPS)/venv-test
 	$(call need,$(BOOT_PACKAGES))
-	$(SUDO) env SUITE=$(SUITE) $(PYTHON) -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
+	$(SUDO) env SUITE=$(SUITE) $(PYTHON) $(BOOT_TEST) -m 'not slow'
+
+# A machine goes from Debian 12 to 13 under a reader.
+release-upgrade: package $(STAMPS)/venv-test
+	$(call need,$(BOOT_PACKAGES))
+	$(SUDO) env SUITE=$(SUITE) $(PYTHON) $(BOOT_TEST) -m slow
 
 # The package of an earlier revision, upgraded to this one's under a reader: make upgrade-check BASE=v0.1.0
 upgrade-check: package $(STAMPS)/venv-test
@@ -115,8 +121,7 @@ upgrade-check: package $(STAMPS)/venv-test
 	@git archive $(BASE) | tar -x -C .build/base/keyvaultfs && cp -a .build/base/keyvaultfs/packaging/debian .build/base/keyvaultfs/
 	@cd .build/base/keyvaultfs && env -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b >../build.log 2>&1 \
 	  || { tail -n 40 ../build.log; exit 1; }
-	$(SUDO) env SUITE=$(SUITE) OLDER_PACKAGE=$$(ls $(CURDIR)/.build/base/keyvaultfs_*_all.deb) $(PYTHON) -m pytest --verbose \
-	  --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot -k upgrades
+	$(SUDO) env SUITE=$(SUITE) OLDER_PACKAGE=$$(ls $(CURDIR)/.build/base/keyvaultfs_*_all.deb) $(PYTHON) $(BOOT_TEST) -k apt_upgrades
 
 ci: test
 

@@ -150,7 +150,17 @@ class Machine:
         words = ["nsenter", f"--target={self.leader()}", "--all", "--root", "--wd", "env", "-i"]
         return [*words, f"PATH={roots.PATH}", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", *become]
 
-    def run(self, *command: str, user: str = "root", check: bool = True) -> str:
+    def fetch_release(self, suite: str) -> None:
+        """While it is off, have its apt fetch all that an upgrade to another release of Debian wants."""
+        sources = self.root / "etc/apt/sources.list"
+        sources.write_text(sources.read_text().replace(SUITE, suite))
+        with roots.online(self.root):
+            roots.apt(self.root, "update")
+            roots.apt(self.root, "--yes", "--download-only", "dist-upgrade")
+
+    def run(
+        self, *command: str, user: str = "root", check: bool = True, seconds: float = _COMMAND_SECONDS
+    ) -> str:
         """Run a program inside, and return what it printed, both streams.
 
         A failure fails the test, unless `check` is off.
@@ -161,7 +171,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            timeout=_COMMAND_SECONDS,
+            timeout=seconds,
         )
         said = done.stdout.decode(errors="replace")
         assert done.returncode == 0 or not check, (

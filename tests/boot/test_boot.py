@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot.conftest import HOST
-from tests.boot.machine import above
+from tests.boot.machine import SUITE, above
 
 if TYPE_CHECKING:
     import subprocess
@@ -387,4 +387,33 @@ def test_12_removing_unmounts_and_purging_leaves_nothing(
     assert not machine.can("getent", "passwd", "keyvaultfs")
     machine.run("apt-get", "autoremove", "--purge", "--yes")
     assert machine.files() - installed.before == set()
+    machine.poweroff()
+
+
+NEXT_RELEASE = {"bookworm": "trixie", "trixie": "forky"}
+
+
+@pytest.mark.slow
+def test_13_the_machine_goes_to_the_next_release_of_debian_under_a_reader(
+    vault: VaultProcess, machine: Machine
+) -> None:
+    """Another Python, pyfuse3, trio and libfuse take the mount over from those that it began with."""
+    machine.fetch_release(NEXT_RELEASE[SUITE])
+    in_fstab(machine)
+    machine.boot()
+    python = machine.run("python3", "--version")
+    reader = reading(machine)
+    keep = "Dpkg::Options::=--force-confold"
+    machine.run("apt-get", "--yes", "--no-download", "-o", keep, "dist-upgrade", seconds=900)
+    tell(saw_no_error(reader))
+    tell(f"from {python.strip()} to {machine.run('python3', '--version').strip()}")
+    assert machine.run("python3", "--version") != python
+    reader, before = reading(machine), status(machine, "worker")
+    machine.run("kill", "-KILL", before)
+    machine.wait_until(lambda: status(machine, "worker") != before, "a worker of the new Python")
+    assert status(machine, "python") in machine.run("python3", "--version")
+    tell(saw_no_error(reader))
+    machine.poweroff()
+    machine.boot()
+    only_its_owner_reads(machine)
     machine.poweroff()

@@ -90,18 +90,24 @@ def _make(root: Path, suite: str, installed: Sequence[str], fetched: Sequence[st
     script = [] if (_SCRIPTS / suite).exists() else ["", str(_SCRIPTS / "sid")]
     do(["debootstrap", "--variant=minbase", suite, str(root), *script])
     with online(root):
-        do(["chroot", str(root), "apt-get", "update"])
-        install = ["chroot", str(root), "apt-get", "install", "--yes", "--no-install-recommends"]
+        apt(root, "update")
+        install = ["install", "--yes", "--no-install-recommends"]
         if installed:
             (root / "usr/sbin/policy-rc.d").write_text(
                 "#!/bin/sh\nexit 101\n"
             )  # nothing is started in a chroot
             (root / "usr/sbin/policy-rc.d").chmod(0o755)
-            do([*install, *installed])
+            apt(root, *install, *installed)
             (root / "usr/sbin/policy-rc.d").unlink()
-            do(["chroot", str(root), "apt-get", "clean"])
+            apt(root, "clean")
         if fetched:
-            do([*install, "--download-only", *fetched])
+            apt(root, *install, "--download-only", *fetched)
+
+
+def apt(root: Path, *words: str) -> None:
+    """Run apt-get in a root; some packages' scripts want /proc there."""
+    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" apt-get "$@"'
+    do(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root), *words])
 
 
 @contextlib.contextmanager
