@@ -188,7 +188,7 @@ def test_what_a_path_has_become_is_left_alone(vault: VaultProcess, namespace: Na
     namespace.run("mount", "-t", "tmpfs", "none", precious / "kv")
     namespace.run(*AS_USER, "mv", home / "folder", home / "moved")
     namespace.run(*AS_USER, "ln", "-s", precious, home / "folder")
-    detach = "import sys; from keyvaultfs.keeper.roster import detach; detach(sys.argv[1].encode())"
+    detach = "import sys; from keyvaultfs.keeper.roster import detach; detach(sys.argv[1])"
     before = namespace.mounts()
     namespace.run(sys.executable, "-c", detach, kv)
     assert namespace.mounts() == before

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvaultfs.keeper.roster import RootsMount, keepers, mounts
+from keyvaultfs.keeper import mountinfo
+from keyvaultfs.keeper.roster import keepers, mounts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +76,9 @@ def test_nobody_else_is_taken_for_one(proc: Path, other: dict[str, object]) -> N
     assert keepers(str(proc)) == [10]
 
 
-def test_roots_mounts_are_told_by_what_the_kernel_writes(tmp_path: Path) -> None:
+def test_roots_mounts_are_told_by_what_the_kernel_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tmp_path / "mountinfo"
     table.write_bytes(
         b"30 24 0:40 / /mnt/a\\040b\\012c\rd ro,nosuid shared:1 - fuse.keyvaultfs https://v ro,user_id=0,group_id=0\n"
@@ -85,7 +88,8 @@ def test_roots_mounts_are_told_by_what_the_kernel_writes(tmp_path: Path) -> None
         b"nonsense - fuse.keyvaultfs\n"
         b"34 30 0:40 /pw /run/pw ro - fuse.keyvaultfs https://v ro,user_id=0,group_id=0\n"
     )
-    assert mounts(str(table)) == [RootsMount(34, b"/run/pw"), RootsMount(30, b"/mnt/a b\nc\rd")]
+    monkeypatch.setattr(mountinfo, "PATH", str(table))
+    assert [(one.number, one.mountpoint) for one in mounts()] == [(34, "/run/pw"), (30, "/mnt/a b\nc\rd")]
 
 
 def test_the_scripts_of_both_packages_leave_mounts_to_the_roster() -> None:

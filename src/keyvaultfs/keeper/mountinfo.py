@@ -26,6 +26,7 @@ class Mounted:
         minor: of the device: the number of the FUSE connection.
         mountpoint: where it is now, whatever was moved or renamed since.
         shared: whether what is mounted on it appears in other mount namespaces too.
+        by_root: of a FUSE mount: root made it. The kernel writes ``user_id`` itself, and no user can choose it.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Mounted:
     shared: bool
     fstype: str
     source: str
+    by_root: bool = False
 
 
 def table() -> list[Mounted]:
@@ -62,6 +64,7 @@ def _line(line: bytes) -> Mounted | None:
             shared=any(field.startswith(b"shared:") for field in fields[6:]),
             fstype=_plain(last[0]),
             source=_plain(last[1]),
+            by_root=b"user_id=0" in b",".join(last[2:]).split(b","),
         )
     except ValueError:
         return None

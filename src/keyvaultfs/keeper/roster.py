@@ -18,13 +18,16 @@ import re
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from keyvaultfs.keeper import mountinfo
+from keyvaultfs.keeper.mounting import FSTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_FSTYPE = b"fuse.keyvaultfs"
+    from keyvaultfs.keeper.mountinfo import Mounted
+
 _MNT_DETACH = 2
 _DETACH_SECONDS = 5.0
 _END_SECONDS = 3.0
@@ -35,34 +38,9 @@ _PYTHON = re.compile(r"python3(\.\d+)?( \(deleted\))?")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class RootsMount:
-    """A mount of ours that root made.
-
-    Attributes:
-        number: the mount's id. It is nobody else's while a descriptor of the mount is open.
-        path: where the kernel says it is, in bytes; by now it may be reached no more, or be something else.
-    """
-
-    number: int
-    path: bytes
-
-
-def mounts(table: str = "/proc/self/mountinfo") -> list[RootsMount]:
-    """Root's mounts, the newest first. The kernel itself writes ``user_id``, which a user cannot choose."""
-    with open(table, "rb") as file:  # noqa: PTH123
-        lines = file.read().split(b"\n")  # a folder's name may have a \r, which the kernel does not escape
-    found = [one for one in map(_of_root, lines) if one is not None]
-    return found[::-1]
-
-
-def _of_root(line: bytes) -> RootsMount | None:
-    left, _, right = line.partition(b" - ")
-    fields, rest = left.split(b" "), right.split(b" ")
-    if len(fields) < 6 or len(rest) < 3 or rest[0] != _FSTYPE or b"user_id=0" not in rest[2].split(b","):
-        return None
-    path = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4])
-    return RootsMount(int(fields[0]), path)
+def mounts() -> list[Mounted]:
+    """Root's mounts, the newest first."""
+    return [one for one in reversed(mountinfo.table()) if one.fstype == FSTYPE and one.by_root]
 
 
 def keepers(proc: str = "/proc") -> list[int]:
@@ -143,7 +121,7 @@ def unmount() -> int:
         0, or 1 if a mount was left: something lies over it, or a folder above it is in the way.
     """
     for one in mounts():
-        _in_a_child(one.path)
+        _in_a_child(one.mountpoint)
     for _ in _until(_END_SECONDS):
         if not keepers():
             break
@@ -153,11 +131,11 @@ def unmount() -> int:
         if not mounts():
             return 0
     for one in mounts():
-        sys.stderr.write(f"keyvaultfs: still mounted: {os.fsdecode(one.path)!a}\n")
+        sys.stderr.write(f"keyvaultfs: still mounted: {one.mountpoint!a}\n")
     return 1
 
 
-def _in_a_child(path: bytes) -> None:
+def _in_a_child(path: str) -> None:
     """`detach`, in a process that is not waited for when it hangs in a file system of somebody's on the way."""
     pid = os.fork()
     if pid == 0:
@@ -170,7 +148,7 @@ def _in_a_child(path: bytes) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def detach(path: bytes) -> None:
+def detach(path: str) -> None:
     """Unmount what is at a path now, if that is a mount of root's own and ours, and nothing otherwise.
 
     The descriptor settles what is meant, whatever is done to the path: its mount cannot go while it is open, so that
