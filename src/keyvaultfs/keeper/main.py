@@ -347,6 +347,8 @@ class Keeper:
         if self._mounted is not None:
             self._mounted(code, words)
             self._mounted = None
+            if not self.launch.foreground:
+                self.sink.let_stderr_go()
 
     def _end_mount(self, *, abort: bool = False) -> None:
         """Unmount, and see that both processes end, whatever their threads wait for."""

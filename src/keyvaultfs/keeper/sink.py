@@ -61,6 +61,12 @@ class Sink:
         if self._stderr is not None:
             self._stderr.flush()
 
+    def let_stderr_go(self) -> None:
+        """In the background, when the mount is told of: who started us may wait for the end of what we hold open."""
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = Stderr(_STDERR)  # /dev/null by now
+
     def close(self) -> None:
         """Let what was opened go."""
         if self._stderr is not None:
