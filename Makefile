@@ -104,7 +104,7 @@ debian-12: $(STAMPS)/venv-debian
 # Another release, with all that it has itself, in a chroot. `make chroot SUITE=forky ARGS='tests/unit -k rotation'` too.
 CHROOT_TESTS := python3-pytest python3-pytest-trio python3-pytest-timeout python3-pytest-socket python3-hypothesis \
                 python3-hypercorn python3-starlette python3-trustme python3-docutils python3-hatchling python3-editables python3-pip \
-                ca-certificates git procps sudo
+                python3-yaml ca-certificates git procps sudo
 ARGS ?= tests/unit tests/mount -m 'not slow'
 
 debian-13: override SUITE = trixie
