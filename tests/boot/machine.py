@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 SUITE = os.environ.get("SUITE") or "bookworm"
 """Which release of Debian the machines are; Debian 12 unless `make boot SUITE=…` says otherwise."""
 
-_BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "procps", "python3", "nftables", "adduser")
+_BASE = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "iproute2",
+    "ca-certificates",
+    "procps",
+    "python3",
+    "nftables",
+    "adduser",
+)
 _BOOT_SECONDS = 120.0
 _COMMAND_SECONDS = 120.0
 _WAIT_SECONDS = 60.0
