@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyvaultfs.content.certificate import PARTS, part
+from keyvaultfs.content.der import TOO_MANY, rounds
 from keyvaultfs.content.template import Source, Template
 from keyvaultfs.errors import CannotMake
 from keyvaultfs.model import SecretValue
@@ -301,6 +302,71 @@ def test_any_bytes_make_a_part_or_a_reason(raw: bytes, where: int, form: str) ->
         else:
             continue
         assert reason.hint
+
+
+def tlv(tag: int, *parts: bytes) -> bytes:
+    """An element of BER, of indefinite length if it is constructed."""
+    content = b"".join(parts)
+    if tag & 0x20:
+        return bytes([tag, 0x80]) + content + b"\0\0"
+    size = len(content).to_bytes(2, "big")
+    return bytes([tag, 0x82]) + size + content
+
+
+def pieces(data: bytes) -> bytes:
+    return tlv(0x24, tlv(4, data[:5]), tlv(0x24, tlv(4, data[5:])))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_pfx_that_would_take_long_is_refused_at_once(tmp_path: Path, legacy: bool) -> None:
+    there = WORLDS["rsa"]
+    (tmp_path / "all.pem").write_bytes(pem(there.key, there.leaf))
+    command = [
+        "openssl",
+        "pkcs12",
+        "-export",
+        "-in",
+        "all.pem",
+        "-passout",
+        "pass:",
+        "-out",
+        "p12",
+        "-iter",
+        "1000001",
+    ]
+    subprocess.run(
+        [*command, *(["-legacy"] if legacy else [])], cwd=tmp_path, check=True, capture_output=True
+    )
+    made = (tmp_path / "p12").read_bytes()
+    for data in (made, made + b"junk"):
+        assert rounds(data) == 1_000_001
+        with pytest.raises(CannotMake, match="more than 1000000 rounds"):
+            part(SecretValue(base64.b64encode(data)), "cert")
+
+
+@settings(max_examples=200)
+@given(
+    inner=st.recursive(
+        st.just(tlv(0x30, tlv(4, b"saltsalt"), tlv(2, (1 << 31).to_bytes(5, "big")))),
+        lambda inner: st.one_of(
+            inner.map(lambda data: tlv(0x30, tlv(6, b"oid"), data)),
+            inner.map(lambda data: tlv(0x31, data, tlv(4, b"\x30\x99"))),
+            inner.map(lambda data: tlv(0xA0, tlv(4, tlv(0x30, data)))),
+            inner.map(lambda data: pieces(tlv(0x30, data))),
+            inner.map(lambda data: tlv(0xA0, tlv(4, tlv(0x30, data) + b"\x1f"))),
+        ),
+        max_leaves=20,
+    )
+)
+def test_rounds_are_seen_wherever_they_stand(inner: bytes) -> None:
+    assert rounds(inner) == 1 << 31
+
+
+@given(raw=st.binary(max_size=200))
+def test_any_bytes_have_a_number_of_rounds(raw: bytes) -> None:
+    assert isinstance(rounds(raw), int)
+    assert rounds(b"\x30\x80" * 5_000) in (0, TOO_MANY)
+    assert rounds(tlv(0x30, *[b"\x05\x00"] * 30_000)) == TOO_MANY
 
 
 @pytest.mark.parametrize("password", [b"", b"\xff"])

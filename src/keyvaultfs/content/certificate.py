@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keyvaultfs.content.der import rounds
 from keyvaultfs.errors import CannotMake
 from keyvaultfs.model import SecretValue
 
@@ -27,6 +28,7 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DO
 _KEYS = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
 _CERTIFICATES = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _UNREADABLE = "a key or a certificate of the value cannot be read"
+_ROUNDS = 1_000_000  # OpenSSL makes 2,048, cryptography 20,000, Java 10,000
 _MOST = 100  # certificates of a value; a chain has a handful
 
 
@@ -101,7 +103,6 @@ def _readable(certificate: x509.Certificate) -> bool:
 
 def _from_pem(raw: bytes) -> Bundle:
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     key, certificates, readable = None, [], True
     for found in _BLOCK.finditer(raw):
@@ -110,7 +111,7 @@ def _from_pem(raw: bytes) -> Bundle:
             raise CannotMake("the key has a password, which Key Vault's never have")
         try:
             if label in _KEYS and key is None:
-                key = load_pem_private_key(found[0], None)
+                key = _private_key(found[0])
             elif label in _CERTIFICATES:
                 certificates.append(x509.load_der_x509_certificate(base64.b64decode(found[2])))
         except Exception:  # noqa: BLE001 - cryptography raises errors of several kinds, and some quote what they read
@@ -120,6 +121,19 @@ def _from_pem(raw: bytes) -> Bundle:
     return Bundle(key, tuple(certificates))
 
 
+def _private_key(block: bytes) -> Any:
+    """The key of a PEM block.
+
+    Its primes are not proved, which takes a minute for the largest; a certificate that is the key's tells as much.
+    """
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(block, None, unsafe_skip_rsa_key_validation=True)
+    except TypeError:  # Debian 12's 38 always proves them
+        return load_pem_private_key(block, None)
+
+
 def _from_pfx(raw: bytes) -> Bundle:
     from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 
@@ -127,6 +141,8 @@ def _from_pfx(raw: bytes) -> Bundle:
         data = base64.b64decode(b"".join(raw.split()), validate=True)
     except (binascii.Error, ValueError):
         data = b""
+    if rounds(data) > _ROUNDS:
+        raise CannotMake(f"the PFX asks for more than {_ROUNDS} rounds of key derivation")
     for password in (None, b""):  # the two ways of having none
         try:
             key, leaf, others = load_key_and_certificates(data, password)
