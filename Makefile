@@ -41,7 +41,7 @@ $(STAMPS)/venv: pyproject.toml | needs-fuse
 	@mkdir -p $(@D)
 	@echo "making $(VENV)"
 	@[ -x $(PYTHON) ] || $(BASE_PYTHON) -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]'
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[certificates,dev-vault,templates]'
 	@touch $@
 
 $(STAMPS)/venv-test: pyproject.toml $(STAMPS)/venv | needs-test

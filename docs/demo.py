@@ -70,7 +70,12 @@ def main() -> int:
         store(addresses, "big", "0123456789abcde\n" * 1562 + "00000000")
         where = Path(folder) / "kv"
         where.mkdir()
-        options = ",".join(["ttl=2", *(f"{key}={addresses[field]}" for key, field in OPTIONS.items())])
+        options = ",".join(
+            [
+                f"ttl=2,config={HERE / 'demo-files.toml'}",
+                *(f"{key}={addresses[field]}" for key, field in OPTIONS.items()),
+            ]
+        )
         print(f"The vault {addresses['url']} holds a few secrets. Mount it:\n")
         show(f"{shlex.quote(str(KEYVAULTFS))} mount {addresses['url']} {where} -o {options}", Path(folder))
         try:
@@ -89,10 +94,11 @@ def tour(addresses: dict[str, Any], where: Path) -> None:
     """What a user sees."""
     show("ls -l", where)
     show("cat MyTestSecret; echo", where)
-    show(
-        "cat motd greeting; echo; wc -c big; head -n 1 web-tls; openssl x509 -in web-tls -noout -subject || true",
-        where,
-    )
+    show("cat motd greeting; echo; wc -c big", where)
+    print("Files that are made of secrets, as docs/demo-files.toml says:")
+    show("find app nginx -type f -exec ls -l {} +", where)
+    show("cat app/database app/.pgpass", where)
+    show("head -n 1 nginx/site.key; openssl x509 -in nginx/site.crt -noout -subject -issuer || true", where)
     print("Somebody rotates MyTestSecret in the vault; a program that watches the file hears of it:")
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context((where / "MyTestSecret").open())
