@@ -135,7 +135,7 @@ class Mount:
         if str(self.where) not in mounts_below(self.where.parent):
             return False
         with contextlib.suppress(OSError):
-            return os.statvfs(self.where).f_namemax == 127
+            return os.statvfs(self.where).f_namemax >= 127
         return False
 
     def wait_for(self, name: str, text: str) -> None:

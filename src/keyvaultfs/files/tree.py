@@ -31,6 +31,7 @@ class File:
         path: relative to the mount point, as a listing spells it.
         key: the same for each spelling that opens it; no other file's.
         stored: what a successor finds it by.
+        named: whether the configuration names it; else its secret's name may be made up.
         folder: the path of the directory that it is in.
         raw: its name there, as the kernel has it.
     """
@@ -40,6 +41,7 @@ class File:
     recipe: Recipe = field(compare=False)
     look: Look = field(compare=False, default=NO_LOOK)
     stored: str = field(compare=False, default="")
+    named: bool = field(compare=False, default=False)
     folder: str = field(init=False, compare=False)
     raw: bytes = field(init=False, compare=False)
 
@@ -120,7 +122,7 @@ class Tree:
         self._made: dict[str, File] = {}
         self._hidden: dict[str, set[str]] = {}
         for path, recipe, own in named:
-            file = File(path, path, recipe, look(self._rules, path, own))
+            file = File(path, path, recipe, look(self._rules, path, own), named=True)
             self.named[path] = file
             self._directory(path.rpartition("/")[0]).children[path.rpartition("/")[2]] = file
         for one in maps:

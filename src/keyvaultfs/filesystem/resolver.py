@@ -108,7 +108,7 @@ class Resolver:
             NotYetKnown: patience ran out.
         """
         with trio.move_on_after(patience):
-            return await self._editions.get(file, uid)
+            return await self._editions.get(file, None if file.named else uid)
         known = self._editions.peek(file)
         if known is None:
             raise NotYetKnown("NotYetKnown")
