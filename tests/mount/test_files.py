@@ -132,7 +132,7 @@ def test_only_files_hides_the_vault_and_needs_no_permission_to_list(
     assert listed(kv.where) == ["Flat", "app", "postgres"]
     assert (kv / "app/user").read_text() == "app"
     assert code((kv / "other").stat) == "No such file or directory"
-    assert vault.requests("list") == []
+    assert {one["status"] for one in vault.requests("list")} <= {401}  # the probe for the challenge
 
 
 def test_mapped_files_are_looked_up_without_the_listing_and_listed_with_it(
@@ -143,7 +143,7 @@ def test_mapped_files_are_looked_up_without_the_listing_and_listed_with_it(
     assert (kv / "postgres/main.conf").read_text() == "pg--Main"
     assert (kv / "postgres/MAIN.conf").stat().st_ino == (kv / "postgres/main.conf").stat().st_ino
     assert listed(kv / "postgres") == ["Main.conf", "other.conf"]
-    assert len(vault.requests("get")) == 1
+    assert {one["name"].lower() for one in vault.requests("get")} == {"pg--main"}
     assert code((kv / "postgres/flat.conf").stat) == "No such file or directory"
 
 
