@@ -182,6 +182,84 @@ def test_a_connection_is_let_go_long_before_a_load_balancer_forgets_it() -> None
     assert known.usable(200.1, 200.2, 200.5)
 
 
+def test_where_the_network_forgets_sooner_connections_are_let_go_sooner() -> None:
+    known = Doors()
+    known.lost(made=0.0, idle=40.0, now=100.0)
+    assert known.idle_limit(101.0) == 75.0, "once is chance"
+    for made in (50.0, 60.0):  # of the same time as the first
+        known.lost(made, 40.0, 101.0)
+    assert known.idle_limit(102.0) == 75.0
+    known.lost(made=110.0, idle=30.0, now=160.0)
+    assert known.idle_limit(161.0) == 20.0
+    assert known.usable(162.0, 162.0, 181.0)
+    assert not known.usable(162.0, 162.0, 183.0)
+    assert known.idle_limit(1000.0) == 75.0, "it is tried again"
+
+
+async def test_where_no_connection_serves_twice_none_is_kept(transport: Transport) -> None:
+    def once(peer: Peer, connection: socket.socket) -> None:
+        peer.request(connection)
+        connection.sendall(OK)
+        peer.request(connection)
+        peer.closing.wait()
+
+    with Peer(once) as vault:
+        for _ in range(10):
+            assert await ask(transport, vault.url(), 1.0) == 200
+        assert len(vault.heard) <= vault.connections + 2, "two were asked in vain"
+
+
+async def test_after_a_suspend_no_connection_of_before_is_used(transport: Transport) -> None:
+    with Peer(peer.says(OK, OK)) as vault:
+        assert await ask(transport, vault.url()) == 200
+        transport.distrust()
+        assert await ask(transport, vault.url()) == 200
+        assert vault.connections == 2
+
+
+@contextlib.contextmanager
+def relay(port: int) -> Iterator[tuple[Peer, threading.Event]]:
+    """A proxy that makes tunnels to a port of loopback; while the event is set, those that are there carry nothing."""
+    deaf = threading.Event()
+
+    def carry(source: socket.socket, sink: socket.socket, born_deaf: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if born_deaf or not deaf.is_set():
+                    sink.sendall(data)
+
+    def tunnel(peer: Peer, connection: socket.socket) -> None:
+        peer.request(connection)
+        with socket.create_connection(("127.0.0.1", port)) as far:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=carry, args=(far, connection, deaf.is_set()), daemon=True)
+            back.start()
+            carry(connection, far, deaf.is_set())
+            far.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    with Peer(tunnel) as proxy:
+        yield proxy, deaf
+
+
+async def test_a_tunnel_that_the_proxy_forgot_is_replaced(vault: VaultProcess) -> None:
+    with relay(int(vault.url.rpartition(":")[2])) as (proxy, deaf):
+        transport = Transport(
+            max_requests=2,
+            context=tls_context(vault.ca_file),
+            metrics=TransportMetrics(),
+            https_proxy=proxy.url(),
+            wrong_door=lambda _: False,
+        )
+        url = f"{vault.url}/secrets?api-version=7.4"
+        assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+        assert proxy.connections == 1
+        deaf.set()
+        assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+        assert proxy.connections == 2
+        transport.close()
+
+
 async def test_idle_connections_are_closed_and_not_only_left_alone(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from keyvaultfs.transport.connection import Attempt, HTTPPool, HTTPSPool, current
+from keyvaultfs.transport.attempt import Attempt, current
+from keyvaultfs.transport.connection import HTTPPool, HTTPSPool
 from keyvaultfs.transport.doors import Doors
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ IDLE_SECONDS = 75.0
 LIFE_SECONDS = 240.0
 """No connection is older: the name may have moved to other addresses meanwhile, and is asked for again."""
 
+_LESSON_SECONDS = 600.0
 _KEPT_SECONDS = 1.25
 _HANDSHAKE_SECONDS = 1.0
 _ANSWER_SECONDS = 2.5
@@ -30,16 +32,37 @@ class Doors:
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _trusted_from: float = -math.inf
+    _losses: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=2))
+    """When kept connections turned out to be dead, and how long they had been idle."""
     _pace: float = 0.0
     _shunned: dict[Any, float] = field(default_factory=dict)
 
     def usable(self, made: float, used: float, now: float) -> bool:
         """Whether a connection may be used again that was made at `made` and last used at `used`."""
-        return made > self._trusted_from and now - made < LIFE_SECONDS and now - used < IDLE_SECONDS
+        return made > self._trusted_from and now - made < LIFE_SECONDS and now - used < self.idle_limit(now)
+
+    def idle_limit(self, now: float) -> float:
+        """Seconds without use after which a connection is let go.
+
+        Where two were dead, one after the other, it is half of what they had been idle, for a while: this network
+        forgets sooner than others. 0 where they had not been idle at all: it lets no connection serve twice.
+        """
+        if len(self._losses) < 2 or now - self._losses[0][0] > _LESSON_SECONDS:
+            return IDLE_SECONDS
+        longest = max(idle for _, idle in self._losses)
+        return min(IDLE_SECONDS, longest / 2) if longest > 1 else 0.0
+
+    def lost(self, made: float, idle: float, now: float) -> None:
+        """A kept connection was silent, after `idle` seconds without use: it and the others are used no more."""
+        with self._lock:
+            if made > self._trusted_from:  # those that are lost together are one lesson
+                self._losses.append((now, idle))
+            self._trusted_from = now
 
     def distrust(self, now: float) -> None:
-        """No connection of before now is used again: one of them was dead, or led to somebody else."""
-        self._trusted_from = max(self._trusted_from, now)
+        """No connection of before now is used again: they led to somebody else, or the machine was suspended."""
+        with self._lock:
+            self._trusted_from = now
 
     def answered(self, seconds: float) -> None:
         """A peer took so long for an answer: the measure of what is to be called silence."""

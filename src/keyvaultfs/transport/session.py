@@ -19,8 +19,8 @@ import trio
 from keyvaultfs import threads
 from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
 from keyvaultfs.transport import client, retry
+from keyvaultfs.transport.attempt import Attempt
 from keyvaultfs.transport.bounded import LARGEST
-from keyvaultfs.transport.connection import Attempt
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -154,6 +154,10 @@ class Transport:
                 return answer
             await trio.sleep(pause)
         raise AssertionError
+
+    def distrust(self) -> None:
+        """Use no connection of before now again."""
+        self._client.distrust()
 
     def tidy(self) -> None:
         """Let go of connections that nobody used for a while. To be called every few seconds; does not wait."""

@@ -83,7 +83,9 @@ class Chain:
             nursery.start_soon(self._probe_while_open)
 
     def renew(self) -> None:
-        """Ask for a new token, as after a suspend."""
+        """Ask for a new token on new connections, as after a suspend: old ones stood still and do not know it."""
+        for transport in self.transports:
+            transport.distrust()
         self.token.renew()
 
     def token_status(self) -> dict[str, object]:
