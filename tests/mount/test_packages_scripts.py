@@ -94,7 +94,16 @@ class Namespace:
         }
 
     def status(self, where: Path, name: str) -> str:
-        text = self.run("cat", where / ".keyvaultfs/status")
+        """A fact of the mount's status; one that was opened just before a take-over cannot be read after it."""
+        found = []
+
+        def reads() -> bool:
+            with contextlib.suppress(AssertionError):
+                found.append(self.run("cat", where / ".keyvaultfs/status"))
+            return bool(found)
+
+        wait_until(reads, "the status")
+        text = found[0]
         return text.partition(f'"{name}": ')[2].partition(",")[0]
 
     def _words(self, command: tuple[object, ...]) -> list[str]:

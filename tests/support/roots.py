@@ -106,7 +106,9 @@ def _make(root: Path, suite: str, installed: Sequence[str], fetched: Sequence[st
 
 def apt(root: Path, *words: str) -> None:
     """Run apt-get in a root; some packages' scripts want /proc there."""
-    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" apt-get "$@"'
+    script = (
+        'mount -t proc proc "$0/proc" && exec chroot "$0" apt-get -o Acquire::Check-Valid-Until=false "$@"'
+    )
     do(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root), *words])
 
 
