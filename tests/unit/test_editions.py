@@ -352,3 +352,22 @@ async def test_a_tag_that_says_how_it_is_encoded_is_part_of_the_edition(autojump
         assert (await mount.editions.value(mount.file("pw"), version)).reveal() == b"aGFsbG8="
         with pytest.raises(CannotMake):
             await mount.get("hex")
+
+
+async def test_what_nobody_needs_any_more_is_let_go_and_a_refresh_takes_nothing_made(
+    autojump_clock: object,
+) -> None:
+    async with mounted({"f": one("pw", newline=True)}) as mount:
+        file, store = mount.file("f"), mount.world.cache.store
+        mount.world.vault.put("pw", "1")
+        old = await mount.get("f")
+        mount.world.cache.forget()
+        assert mount.editions.peek_value(file, old.id) is not None
+        mount.world.vault.put("pw", "2")
+        mount.editions.forget()
+        await trio.sleep(TTL + 1)
+        new = await mount.get("f")
+        mount.editions.sweep([(file, old.id)])
+        assert {stored.version for _, stored in store.made()} == {old.id, new.id}
+        mount.editions.sweep([])
+        assert {stored.version for _, stored in store.made()} == {new.id}

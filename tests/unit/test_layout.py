@@ -6,6 +6,7 @@ import os
 import pwd
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +21,6 @@ from keyvaultfs.model import SecretName
 from keyvaultfs.settings import file, layout
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from keyvaultfs.files.tree import Tree
 
 PAGE = """
@@ -324,3 +323,25 @@ def test_any_text_is_a_path_or_a_mistake(text: str) -> None:
         return
     assert os.path.normpath(text) == text
     assert all(len(os.fsencode(part)) <= 255 for part in text.split("/"))
+
+
+def test_a_table_that_is_nearly_one_of_ours_is_named(tmp_path: Path) -> None:
+    (told,) = mistakes(tmp_path, '[file."a"]\nsecret = "x"\n')
+    assert told == "1: unknown option 'file'; did you mean 'files'?"
+
+
+def test_the_recipes_of_the_readme_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = pwd.getpwuid(0)
+    monkeypatch.setattr("pwd.getpwnam", lambda _: root)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    section = readme.partition("## Files as programs want them\n")[2].partition("\n## ")[0]
+    recipes = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    assert sorted(read(tmp_path, recipes).named) == [
+        "app/.env",
+        "app/.pgpass",
+        "nginx/site.crt",
+        "nginx/site.key",
+        "postgres/server.crt",
+        "postgres/server.key",
+        "tomcat/keystore.p12",
+    ]

@@ -143,7 +143,7 @@ def _word(key: str, value: Any) -> str:
 
 
 def _option(key: str, value: Any, folder: str) -> tuple[str, str]:
-    option = options.resolve(key)
+    option = options.resolve(key, LAYOUT_KEYS)
     if option.name == "config" or option.hidden:
         raise UsageError(f"{key} cannot stand in a file")
     try:

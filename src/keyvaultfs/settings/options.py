@@ -219,8 +219,12 @@ def _joined(option: Option, before: str | None, value: str) -> str:
     return value if before is None or not separator else before + separator + value
 
 
-def resolve(raw: str) -> Option:
+def resolve(raw: str, others: tuple[str, ...] = ()) -> Option:
     """The option of a name, in which ``-`` and ``_`` are the same.
+
+    Args:
+        raw: as it is written.
+        others: what else might have been meant.
 
     Raises:
         UsageError: there is none; the nearest is named.
@@ -231,7 +235,7 @@ def resolve(raw: str) -> Option:
     known = [option.name for option in OPTIONS if not option.hidden]
     import difflib
 
-    near = difflib.get_close_matches(name, [*known, *_GENERIC], n=1)
+    near = difflib.get_close_matches(name, [*known, *others, *_GENERIC], n=1)
     raise UsageError(f"unknown option {raw!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 

@@ -69,6 +69,7 @@ _CAUSES = 1000
 """Characters of a heartbeat that tell of causes: one that does not fit into a message is lost, and counts as missed."""
 
 _FAREWELL_SECONDS = 0.2
+_SWEEP_SECONDS = 60.0
 _SUSPEND_CHECK_SECONDS = 2.0
 _SUSPEND_GAP_SECONDS = 1.0
 
@@ -133,6 +134,7 @@ class Worker:
             nursery.start_soon(self.files.changes.follow, self.cache.rotated, tell)
             nursery.start_soon(self.rotation.follow, told)
             nursery.start_soon(self._watch_suspend)
+            nursery.start_soon(self._sweep)
             nursery.start_soon(self._heartbeat)
             self.channel.send("ready", told=attached.told.hex(), notes=self.in_force.notes)
             if not self.charge.successor:
@@ -326,6 +328,12 @@ class Worker:
             self.readers.flush()
             self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
+
+    async def _sweep(self) -> None:
+        """What files were made of goes when neither they nor the kernel need it any more."""
+        while True:
+            await trio.sleep(_SWEEP_SECONDS)
+            self.files.editions.sweep(self.table.held())
 
     async def _watch_suspend(self) -> None:
         """Trio's clock and the kernel's entry timeouts stand still while a machine is suspended: the gap is age."""
