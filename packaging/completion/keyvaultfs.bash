@@ -5,10 +5,13 @@
 #    source ~/.local/share/bash_completion/keyvaultfs
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_keyvaultfs_subparsers=(mount status refresh dev)
+_shtab_keyvaultfs_subparsers=(mount status readers wait metrics refresh dev)
 
 _shtab_keyvaultfs_mount_option_strings=(-h --help -f --foreground -d --debug -o)
 _shtab_keyvaultfs_status_option_strings=(-h --help --json)
+_shtab_keyvaultfs_readers_option_strings=(-h --help --json)
+_shtab_keyvaultfs_wait_option_strings=(-h --help --timeout)
+_shtab_keyvaultfs_metrics_option_strings=(-h --help --output)
 _shtab_keyvaultfs_refresh_option_strings=(-h --help)
 _shtab_keyvaultfs_dev_option_strings=(-h --help --seed --host --port --imds-port --imds-host --admin-port --name --mount --latency --token-lifetime --ca-out --authority --arc --json --until-eof)
 _shtab_keyvaultfs_option_strings=(-h --help --version)
@@ -17,6 +20,12 @@ _shtab_keyvaultfs_mount_pos_0_COMPGEN=''
 _shtab_keyvaultfs_mount_pos_1_COMPGEN=_shtab_compgen_dirs
 _shtab_keyvaultfs_mount__o_COMPGEN=_keyvaultfs_options
 _shtab_keyvaultfs_status_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_keyvaultfs_readers_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_keyvaultfs_readers_pos_1_COMPGEN=_shtab_compgen_files
+_shtab_keyvaultfs_wait_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_keyvaultfs_wait___timeout_COMPGEN=''
+_shtab_keyvaultfs_metrics_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_keyvaultfs_metrics___output_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_refresh_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_keyvaultfs_dev___seed_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___host_COMPGEN=''
@@ -32,7 +41,7 @@ _shtab_keyvaultfs_dev___ca_out_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___authority_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___arc_COMPGEN=''
 
-_shtab_keyvaultfs_pos_0_choices=(mount status refresh dev)
+_shtab_keyvaultfs_pos_0_choices=(mount status readers wait metrics refresh dev)
 
 _shtab_keyvaultfs_mount__h_nargs=0
 _shtab_keyvaultfs_mount___help_nargs=0
@@ -43,6 +52,15 @@ _shtab_keyvaultfs_mount___debug_nargs=0
 _shtab_keyvaultfs_status__h_nargs=0
 _shtab_keyvaultfs_status___help_nargs=0
 _shtab_keyvaultfs_status___json_nargs=0
+_shtab_keyvaultfs_readers__h_nargs=0
+_shtab_keyvaultfs_readers___help_nargs=0
+_shtab_keyvaultfs_readers___json_nargs=0
+_shtab_keyvaultfs_wait_pos_0_nargs=+
+_shtab_keyvaultfs_wait__h_nargs=0
+_shtab_keyvaultfs_wait___help_nargs=0
+_shtab_keyvaultfs_metrics_pos_0_nargs='*'
+_shtab_keyvaultfs_metrics__h_nargs=0
+_shtab_keyvaultfs_metrics___help_nargs=0
 _shtab_keyvaultfs_refresh__h_nargs=0
 _shtab_keyvaultfs_refresh___help_nargs=0
 _shtab_keyvaultfs_dev__h_nargs=0

@@ -109,8 +109,8 @@ function _shtab_keyvaultfs_using
   test "$_shtab_keyvaultfs_cmdpath" = "$argv"
 end
 
-set -g _shtab_keyvaultfs_commands mount status refresh dev
-set -g _shtab_keyvaultfs_opts_with_value --admin-port --arc --authority --ca-out --host --imds-host --imds-port --latency --mount --name --port --seed --token-lifetime -o
+set -g _shtab_keyvaultfs_commands mount status readers wait metrics refresh dev
+set -g _shtab_keyvaultfs_opts_with_value --admin-port --arc --authority --ca-out --host --imds-host --imds-port --latency --mount --name --output --port --seed --timeout --token-lifetime -o
 
 complete -c keyvaultfs -e
 complete -c keyvaultfs -f
@@ -127,6 +127,19 @@ complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using status' -s h -l help -d 'show this help message and exit'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using status' -l json -d 'as the file .keyvaultfs/status has it'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using status; and test $_shtab_keyvaultfs_npos -eq 0' -ka "(__fish_complete_directories)" -d MOUNTPOINT
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a readers -d 'show who still uses an earlier version of a file'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using readers' -s h -l help -d 'show this help message and exit'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using readers' -l json -d 'as the file .keyvaultfs/readers has it'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using readers; and test $_shtab_keyvaultfs_npos -eq 0' -ka "(__fish_complete_directories)" -d MOUNTPOINT
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using readers; and test $_shtab_keyvaultfs_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'of this file only'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a wait -d 'wait until files can be read'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using wait' -s h -l help -d 'show this help message and exit'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using wait' -l timeout -x -d 'how long (default 60)'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using wait; and test $_shtab_keyvaultfs_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d FILE
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a metrics -d 'print metrics, for node_exporter'"'"'s textfile collector'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using metrics' -s h -l help -d 'show this help message and exit'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using metrics' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'replace this file, at one go'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using metrics; and test $_shtab_keyvaultfs_npos -ge 0' -ka "(__fish_complete_directories)" -d 'none: all that this user has mounted'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a refresh -d 'forget what is cached; the next read asks the vault'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using refresh' -s h -l help -d 'show this help message and exit'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using refresh; and test $_shtab_keyvaultfs_npos -eq 0' -ka "(__fish_complete_directories)" -d MOUNTPOINT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -69,6 +68,26 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     status.add_argument("mountpoint", metavar="MOUNTPOINT")
     status.add_argument("--json", action="store_true", help="as the file .keyvaultfs/status has it")
     status.set_defaults(run=_status)
+
+    readers = commands.add_parser("readers", help="show who still uses an earlier version of a file")
+    readers.add_argument("mountpoint", metavar="MOUNTPOINT")
+    readers.add_argument("file", metavar="FILE", nargs="?", help="of this file only")
+    readers.add_argument("--json", action="store_true", help="as the file .keyvaultfs/readers has it")
+    readers.set_defaults(run=_readers)
+
+    wait = commands.add_parser("wait", help="wait until files can be read")
+    wait.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="how long (default 60)"
+    )
+    wait.add_argument("files", metavar="FILE", nargs="+")
+    wait.set_defaults(run=_wait)
+
+    metrics = commands.add_parser("metrics", help="print metrics, for node_exporter's textfile collector")
+    metrics.add_argument(
+        "mountpoints", metavar="MOUNTPOINT", nargs="*", help="none: all that this user has mounted"
+    )
+    metrics.add_argument("--output", metavar="FILE", help="replace this file, at one go")
+    metrics.set_defaults(run=_metrics)
 
     refresh = commands.add_parser("refresh", help="forget what is cached; the next read asks the vault")
     refresh.add_argument("mountpoint", metavar="MOUNTPOINT")
@@ -167,40 +186,44 @@ def _mount(args: argparse.Namespace) -> int:
     return keeper.run(ready)
 
 
-def _read(mountpoint: str, name: str) -> str:
-    path = os.path.join(mountpoint, ".keyvaultfs", name)  # noqa: PTH118
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            return file.read()
-    except PermissionError:
-        raise KeyVaultFSError("", f"{mountpoint}: only root and the mount's owner may ask") from None
-    except FileNotFoundError:
-        raise KeyVaultFSError("", f"{mountpoint} is not a keyvaultfs mount") from None
-    except OSError as exc:
-        raise KeyVaultFSError("", f"{mountpoint}: {exc.strerror}") from None
-
-
 def _status(args: argparse.Namespace) -> int:
-    text = _read(args.mountpoint, "status")
-    sys.stdout.write(text if args.json else _for_people(json.loads(text)))
-    return 0
+    from keyvaultfs.cli import status
+
+    return status.run(args)
 
 
-def _for_people(facts: dict[str, object], indent: str = "") -> str:
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            inner = _for_people(value, indent + "  ")
-            lines.append(f"{indent}{key}:\n{inner}" if value else f"{indent}{key}: none\n")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{key}: {shown}\n")
-    return "".join(lines)
+def _readers(args: argparse.Namespace) -> int:
+    from keyvaultfs.cli import readers
+
+    return readers.run(args)
+
+
+def _wait(args: argparse.Namespace) -> int:
+    from keyvaultfs.cli import wait
+
+    return wait.run(args)
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    from keyvaultfs.cli import metrics
+
+    return metrics.run(args)
 
 
 def _refresh(args: argparse.Namespace) -> int:
-    sys.stdout.write(_read(args.mountpoint, "refresh"))
+    from keyvaultfs.cli import reading
+
+    sys.stdout.write(reading.control(args.mountpoint, "refresh"))
     return 0
+
+
+def _seconds(text: str) -> float:
+    from keyvaultfs.settings import kinds
+
+    try:
+        return float(kinds.seconds().parse(text))
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"it should be {exc}") from None
 
 
 def say(words: str, program: str = "keyvaultfs") -> None:

@@ -24,6 +24,7 @@ from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.fence import fence
 from keyvaultfs.files.files import Files
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
@@ -244,6 +245,10 @@ class Worker:
             "token": self.chain.token_status(),
             "causes": self.causes.open(),
             "problems": self.causes.problems(vault=self.chain.origin.host.partition(".")[0]),
+            "fence": fence().fence.value,
+            "audit": asdict(self.metrics.audit) if ipc.AUDIT_FD in self.charge.descriptors else None,
+            "readers_behind": self.readers.behind(self._current),
+            "workers": max(1, self.charge.workers),
             "privileges": asdict(self.in_force),
             "inodes": len(self.table.nodes),
             "open_files": len(self.table.handles),

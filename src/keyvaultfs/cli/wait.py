@@ -1,0 +1,84 @@
+"""``keyvaultfs wait``: until files can be read, for ``ExecStartPre=`` of a unit that must not start without them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from keyvaultfs.cli import reading
+from keyvaultfs.cli.words import line
+from keyvaultfs.errors import KeyVaultFSError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+_PAUSE_SECONDS = 0.5
+_STATUS_SECONDS = 2.0
+_WORDS = {
+    errno.ENOENT: "there is no such file",
+    errno.EACCES: "it is refused, by the vault or by the file's mode",
+    errno.ETIMEDOUT: "the vault did not answer in time",
+    errno.EIO: "nobody answers, or not in Key Vault's words",
+    errno.ENOTCONN: "the mount is dead: unmount it, and mount again",
+    errno.EISDIR: "it is a directory",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Wait; 0 when each file can be read, 1 at the timeout, with a line for each that cannot."""
+    failed = until_readable(args.files, args.timeout)
+    for path, why in failed.items():
+        sys.stderr.write(f"keyvaultfs: {line(path)}: {why}{_cause(path)}\n")
+    return 1 if failed else 0
+
+
+def until_readable(paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Try again and again to read each file, all at once.
+
+    Returns:
+        Why not, by file, for those that could not be read within `seconds`.
+    """
+    end = time.monotonic() + seconds
+    why = dict.fromkeys(paths, f"no answer within {seconds:g} s")
+    due = dict.fromkeys(paths, 0.0)
+    running: dict[int, reading.Attempt] = {}
+    while why and (now := time.monotonic()) <= end:
+        for path in [path for path, when in due.items() if when <= now]:
+            del due[path]
+            attempt = reading.Attempt(path, keep=False)
+            running[attempt.fd] = attempt
+        wake = min([end, *due.values()])
+        ready, _, _ = select.select(list(running), [], [], max(0.01, wake - time.monotonic()))
+        for fd in ready:
+            attempt = running[fd]
+            if attempt.more():
+                continue
+            del running[fd]
+            try:
+                attempt.result()
+                del why[attempt.path]
+            except OSError as exc:
+                why[attempt.path] = _WORDS.get(exc.errno or 0) or exc.strerror or "it cannot be read"
+                due[attempt.path] = time.monotonic() + _PAUSE_SECONDS
+            attempt.close()
+    for attempt in running.values():
+        attempt.close()
+    return why
+
+
+def _cause(path: str) -> str:
+    """What the mount says of it, where that may be asked: the first of its problems that names the file, or any."""
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    with contextlib.suppress(KeyVaultFSError, ValueError, LookupError, TypeError):
+        problems = json.loads(reading.control(folder, "status", _STATUS_SECONDS))["problems"]
+        sentences = [str(problem["sentence"]) for problem in problems]
+        told = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
+        return f" ({line(told[0])})" if told else ""
+    return ""

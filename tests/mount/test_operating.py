@@ -1,0 +1,219 @@
+"""The operator's commands on real mounts: readers, wait, metrics, status; and what they say when they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.mount import KEYVAULTFS, Mount, environment, run, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.vault import VaultProcess
+
+    Mounter = Callable[..., Mount]
+
+
+def keyvaultfs(*words: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KEYVAULTFS, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        timeout=timeout,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_readers_say_in_words_who_has_not_come_back(vault: VaultProcess, mount: Mounter) -> None:
+    old = vault.set("pw", "old")
+    kv = mount("ttl=1", "list_ttl=1", "mode=0444")
+    run("setpriv", "--reuid=4321", "--clear-groups", "head", kv / "pw")
+    new = vault.set("pw", "new")
+    kv.wait_for("pw", "new")
+    text = keyvaultfs("readers", kv.where).stdout
+    first, still, late, *_ = text.splitlines()
+    assert first.startswith(f"pw: version {new}, of ")
+    assert still == "  still on an earlier version:"
+    assert late.startswith(f"    head of uid 4321: opened version {old} ")
+    assert "  on this version:\n    python" in text
+    facts = json.loads(keyvaultfs("readers", kv.where, kv / "PW", "--json").stdout)
+    assert [one["path"] for one in facts["files"]] == ["pw"]
+    one_line(keyvaultfs("readers", kv.where, "other"), "nobody has opened other")
+
+
+def test_wait_returns_when_all_can_be_read_and_says_why_not_at_the_timeout(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", "")
+    vault.set("off", "x", enabled=False)
+    kv = mount("negative_ttl=1", "timeout=2")
+    assert keyvaultfs("wait", kv / "pw").returncode == 0
+    begin = time.monotonic()
+    hanging = vault.fault(op="get", name="hangs", latency=30)
+    os.mkfifo(tmp_path / "fifo")
+    done = keyvaultfs("wait", "--timeout", "3", kv / "pw", kv / "off", kv / "later", kv.where, kv / "hangs")
+    assert time.monotonic() - begin < 20
+    assert done.returncode == 1
+    lines = dict(line.removeprefix("keyvaultfs: ").split(": ", 1) for line in done.stderr.splitlines())
+    assert lines.keys() == {str(kv / "off"), str(kv / "later"), str(kv.where), str(kv / "hangs")}
+    assert "refused" in lines[str(kv / "off")]
+    assert "disabled" in lines[str(kv / "off")]
+    assert "no such file" in lines[str(kv / "later")]
+    assert "directory" in lines[str(kv.where)]
+    vault.clear_faults(hanging)
+    with subprocess.Popen([*KEYVAULTFS, "wait", kv / "later", kv / "off"], env=environment()) as waiting:
+        vault.set("later", "x")
+        assert waiting.poll() is None
+        vault.enable("off")
+        assert waiting.wait(30) == 0
+    assert keyvaultfs("wait", "--timeout", "soon", kv / "pw").returncode == 2
+    assert keyvaultfs("wait").returncode == 2
+
+
+def test_metrics_of_all_mounts_have_their_types_and_a_name_each(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", "canary-3381", exp=1_900_000_000)
+    first, second = mount(), mount()
+    run("cat", first / "pw")
+    os.listdir(second.where)
+    done = keyvaultfs("metrics", first.where, second.where)
+    assert (done.returncode, done.stderr) == (0, "")
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=done.stdout, capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert "# TYPE keyvaultfs_filesystem_requests_total counter\n" in done.stdout
+    assert "# TYPE keyvaultfs_build_info gauge\n" in done.stdout
+    for where in (first.where, second.where):
+        assert f'keyvaultfs_up{{mountpoint="{where}"}} 1\n' in done.stdout
+        assert (
+            f'keyvaultfs_secret_expires_timestamp_seconds{{mountpoint="{where}",name="pw"}} 1900000000\n'
+            in done.stdout
+        )
+    assert done.stdout.count("# TYPE keyvaultfs_cache_hits_total ") == 1
+    assert "canary" not in done.stdout
+    assert keyvaultfs("metrics").stdout.count("keyvaultfs_up{") == 2, "without a mount point all"
+    output = tmp_path / "kv.prom"
+    output.write_text("old")
+    inode = output.stat().st_ino
+    assert keyvaultfs("metrics", first.where, "--output", output).returncode == 0
+    assert output.stat().st_ino != inode, "replaced at one go"
+    assert output.stat().st_mode & 0o777 == 0o644
+    assert "keyvaultfs_up" in output.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["kv.prom"]
+
+
+def test_metrics_that_cannot_be_written_are_one_line_and_what_was_there_stays(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    kv = mount()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "small").mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", tmp_path / "small")
+    try:
+        (tmp_path / "small/kv.prom").write_text("old")
+        cases = {
+            "fifo": "no regular file",
+            "none/kv.prom": "No such file",
+            "small/kv.prom": "No space",
+            "small": "regular",
+        }
+        for name, words in cases.items():
+            one_line(keyvaultfs("metrics", kv.where, "--output", tmp_path / name), words)
+        assert (tmp_path / "small/kv.prom").read_text() == "old"
+        assert os.listdir(tmp_path / "small") == ["kv.prom"]
+    finally:
+        run("umount", tmp_path / "small")
+
+
+def test_a_mount_that_hangs_or_is_none_or_is_dead_is_one_line(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    kv = mount()
+    vault.set("pw", "x")
+    one_line(keyvaultfs("status", tmp_path), "not a keyvaultfs mount")
+    one_line(keyvaultfs("metrics", tmp_path), "not a keyvaultfs mount")
+    refused = subprocess.run(
+        ["setpriv", "--reuid=4321", "--clear-groups", *KEYVAULTFS, "status", kv.where],
+        capture_output=True, text=True, check=False, env=environment(),
+    )  # fmt: skip
+    if "Permission denied" not in refused.stderr:  # the interpreter itself may be root's
+        one_line(refused, "only root and the mount's owner")
+    (earlier := tmp_path / "earlier/.keyvaultfs").mkdir(parents=True)
+    (earlier / "status").write_text("{}")
+    (earlier / "metrics").write_text("keyvaultfs_x 1\n# EOF\n")
+    one_line(keyvaultfs("readers", earlier.parent), "version without readers", "reload")
+    one_line(keyvaultfs("metrics", earlier.parent), "no metrics of this version")
+    keeper, worker = kv.process.pid, kv.worker()
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        done = keyvaultfs("metrics", kv.where)
+        assert time.monotonic() - begin < 30
+        assert done.returncode == 1
+        assert "hangs" in done.stderr
+        assert f'keyvaultfs_up{{mountpoint="{kv.where}"}} 0\n' in done.stdout
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        os.kill(keeper, signal.SIGCONT)
+    wait_until(kv.has_worker, "a worker")
+
+
+def test_status_says_problems_first_and_all_in_words(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", "x")
+    vault.set("off", "x", enabled=False)
+    kv = mount(f"audit={tmp_path / 'log'}")
+    run("cat", kv / "pw")
+    text = keyvaultfs("status", kv.where).stdout
+    assert text.splitlines()[:3] == [f"{kv.where} shows {vault.url}", "", "no problems"]
+    for words in (
+        "1 of 1 value fresh; 1 in memory (1 B)",
+        "token    good for ",
+        "vault    answered ",
+        "1 open recorded",
+    ):
+        assert words in text
+    subprocess.run(["cat", kv / "off"], capture_output=True, check=False)
+    text = keyvaultfs("status", kv.where).stdout
+    assert text.splitlines()[2] == "1 problem:"
+    assert "the secret's current version is disabled" in text
+    assert "az keyvault secret set-attributes" in text
+    assert json.loads(keyvaultfs("status", kv.where, "--json").stdout)["vault"] == vault.url
+
+
+@pytest.mark.slow
+def test_10000_names_take_less_than_a_second(
+    vault: VaultProcess, mount: Mounter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault.made_up(10_000, exp=1_900_000_000)
+    kv = mount("timeout=60")
+    assert len(os.listdir(kv.where)) == 10_000
+    for name in os.listdir(kv.where)[:50]:
+        (kv / name).read_bytes()
+    for command in ("metrics", "readers", "status"):
+        begin = time.perf_counter()
+        done = keyvaultfs(command, kv.where)
+        seconds = time.perf_counter() - begin
+        assert done.returncode == 0, done.stderr
+        with capsys.disabled():
+            print(f"\nkeyvaultfs {command} with 10,000 names: {seconds:.2f} s, {len(done.stdout)} bytes")
