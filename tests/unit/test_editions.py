@@ -371,3 +371,16 @@ async def test_what_nobody_needs_any_more_is_let_go_and_a_refresh_takes_nothing_
         assert {stored.version for _, stored in store.made()} == {old.id, new.id}
         mount.editions.sweep([])
         assert {stored.version for _, stored in store.made()} == {new.id}
+
+
+async def test_what_a_held_file_is_made_of_is_asked_for_after_a_take_over(autojump_clock: object) -> None:
+    """A successor has the edition of its predecessor, and has looked nothing up: a watch waits for the next one."""
+    async with mounted({"both": pair(a=None, b="user"), "old": one("c", version="0" * 32)}) as mount:
+        held = [(mount.file("both"), "f" * 32), (mount.file("old"), "e" * 32)]
+        assert {str(name) for name, _ in mount.editions.secrets(held)} == {"a", "b"}
+        mount.world.vault.put("a", "x")
+        mount.world.vault.put("b", '{"user": "app"}')
+        edition = await mount.get("both")
+        assert mount.editions.secrets([(edition.file, edition.id)]) == {
+            (part.name, part.version) for part in edition.parts
+        }

@@ -231,6 +231,10 @@ class Editions:
                 found.update((part.name, part.version) for part in parts if part.source.version is None)
             elif file.recipe.plain and file.recipe.sources[0].version is None:
                 found.add((file.recipe.sources[0].name, Version(edition)))
+            else:  # of a predecessor: of which versions it is made shows only when it is looked up
+                found.update(
+                    (source.name, Version("")) for source in file.recipe.sources if source.version is None
+                )
         return found
 
     def versions(self, file: File, edition: str) -> dict[str, str]:
