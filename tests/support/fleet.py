@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import MockClock
 
-from keyvaultfs.cache.cache import Cache, Limits
-from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.cache.freshness import Limits
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.identity.token import AccessToken, SharedToken
 from keyvaultfs.keyvault.client import KeyVaultClient
 from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.log import Causes
-from keyvaultfs.metrics import CacheMetrics, IdentityMetrics, TransportMetrics
+from keyvaultfs.metrics import IdentityMetrics, TransportMetrics
 from keyvaultfs.model import SecretName, SecretValue
 from keyvaultfs.transport.session import Answer, Transport
 from keyvaultfs.transport.throttle import Throttle
+from tests.support.world import new_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from keyvaultfs.cache.cache import Cache
 
 WINDOW = 10
 """Seconds in which a vault takes so many transactions (PROTOCOL §6)."""
@@ -196,16 +198,7 @@ async def _live(machine: Machine, vault: BusyVault, rng: random.Random, until: f
         _Wire(vault, rng), Origin.parse(_URL), token, api_version="7.4", wall=lambda: float(_OLD)
     )
     limits = Limits()
-    cache = Cache(
-        client,
-        limits,
-        metrics=CacheMetrics(),
-        causes=Causes(trio.current_time),
-        rng=rng,
-        store=ValueStore(None, limits.max_cache),
-        concurrency=_IN_BACKGROUND,
-        monotonic=trio.current_time,
-    )
+    cache = new_cache(client, limits, rng=rng, concurrency=_IN_BACKGROUND)
     async with trio.open_nursery() as nursery:
         await nursery.start(cache.run)
         nursery.start_soon(token.run)

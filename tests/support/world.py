@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -17,6 +17,9 @@ from keyvaultfs.log import Causes
 from keyvaultfs.metrics import CacheMetrics
 from keyvaultfs.model import SecretName, Version
 from tests.support.fake_vault import FakeVault
+
+if TYPE_CHECKING:
+    from keyvaultfs.cache.source import SecretSource
 
 N = SecretName
 TREE = Tree()
@@ -63,6 +66,19 @@ class World:
         return record.version
 
 
+def new_cache(source: SecretSource, limits: Limits, **kwargs: Any) -> Cache:
+    """A cache as tests want it: by trio's clock alone, with its own store, and the same chance each time."""
+    defaults = {
+        "metrics": CacheMetrics(),
+        "causes": Causes(trio.current_time),
+        "rng": random.Random(1),
+        "monotonic": trio.current_time,
+    }
+    if "store" not in kwargs:
+        defaults["store"] = ValueStore(None, limits.max_cache)
+    return Cache(source, limits, **(defaults | kwargs))  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def world(
     vault: FakeVault | None = None, store: ValueStore | None = None, **kwargs: Any
@@ -73,17 +89,9 @@ async def world(
     others = {key: value for key, value in kwargs.items() if key not in limit_names}
     held: set[tuple[SecretName, Version]] = set()
     let_go: list[str] = []
-    cache = Cache(
-        vault,
-        limits,
-        metrics=CacheMetrics(),
-        causes=Causes(trio.current_time),
-        store=ValueStore(None, limits.max_cache) if store is None else store,
-        held=lambda: held,
-        let_go=lambda name: let_go.append(name.key),
-        monotonic=trio.current_time,
-        **({"rng": random.Random(1)} | others),
-    )
+    if store is not None:
+        others["store"] = store
+    cache = new_cache(vault, limits, held=lambda: held, let_go=lambda name: let_go.append(name.key), **others)
     async with trio.open_nursery() as nursery:
         await nursery.start(cache.run)
         yield World(vault, cache, held, let_go)

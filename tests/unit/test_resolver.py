@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from keyvaultfs.cache.cache import Cache, Limits
+from keyvaultfs.cache.freshness import Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.files.files import Files
 from keyvaultfs.filesystem.attributes import Appearance
@@ -21,9 +20,9 @@ from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes
-from keyvaultfs.metrics import CacheMetrics, FilesystemMetrics
+from keyvaultfs.metrics import FilesystemMetrics
 from tests.support.fake_vault import FakeVault
-from tests.support.world import TREE, flat
+from tests.support.world import TREE, flat, new_cache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,12 +63,9 @@ class Parts:
         self.kernel = Kernel()
         self.helped: list[bytes] = []
         self.help: Callable[[], None] = lambda: None
-        self.cache = Cache(
+        self.cache = new_cache(
             self.vault,
             Limits(ttl=10, list_ttl=10, negative_ttl=1, max_stale=100, max_cache=1 << 20, timeout=5),
-            metrics=CacheMetrics(),
-            causes=Causes(trio.current_time),
-            rng=random.Random(1),
             store=ValueStore(self.fds[1], 1 << 20),
         )
         self.files = Files(TREE, self.cache, Causes(trio.current_time))
