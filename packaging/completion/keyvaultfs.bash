@@ -5,9 +5,10 @@
 #    source ~/.local/share/bash_completion/keyvaultfs
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_keyvaultfs_subparsers=(mount status readers wait metrics refresh dev)
+_shtab_keyvaultfs_subparsers=(mount check status readers wait metrics refresh dev)
 
 _shtab_keyvaultfs_mount_option_strings=(-h --help -f --foreground -d --debug -o)
+_shtab_keyvaultfs_check_option_strings=(-h --help -o --json)
 _shtab_keyvaultfs_status_option_strings=(-h --help --json)
 _shtab_keyvaultfs_readers_option_strings=(-h --help --json)
 _shtab_keyvaultfs_wait_option_strings=(-h --help --timeout)
@@ -19,6 +20,9 @@ _shtab_keyvaultfs_option_strings=(-h --help --version)
 _shtab_keyvaultfs_mount_pos_0_COMPGEN=''
 _shtab_keyvaultfs_mount_pos_1_COMPGEN=_shtab_compgen_dirs
 _shtab_keyvaultfs_mount__o_COMPGEN=_keyvaultfs_options
+_shtab_keyvaultfs_check_pos_0_COMPGEN=''
+_shtab_keyvaultfs_check_pos_1_COMPGEN=''
+_shtab_keyvaultfs_check__o_COMPGEN=_keyvaultfs_options
 _shtab_keyvaultfs_status_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_keyvaultfs_readers_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_keyvaultfs_readers_pos_1_COMPGEN=_shtab_compgen_files
@@ -41,7 +45,7 @@ _shtab_keyvaultfs_dev___ca_out_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___authority_COMPGEN=_shtab_compgen_files
 _shtab_keyvaultfs_dev___arc_COMPGEN=''
 
-_shtab_keyvaultfs_pos_0_choices=(mount status readers wait metrics refresh dev)
+_shtab_keyvaultfs_pos_0_choices=(mount check status readers wait metrics refresh dev)
 
 _shtab_keyvaultfs_mount__h_nargs=0
 _shtab_keyvaultfs_mount___help_nargs=0
@@ -49,6 +53,9 @@ _shtab_keyvaultfs_mount__f_nargs=0
 _shtab_keyvaultfs_mount___foreground_nargs=0
 _shtab_keyvaultfs_mount__d_nargs=0
 _shtab_keyvaultfs_mount___debug_nargs=0
+_shtab_keyvaultfs_check__h_nargs=0
+_shtab_keyvaultfs_check___help_nargs=0
+_shtab_keyvaultfs_check___json_nargs=0
 _shtab_keyvaultfs_status__h_nargs=0
 _shtab_keyvaultfs_status___help_nargs=0
 _shtab_keyvaultfs_status___json_nargs=0

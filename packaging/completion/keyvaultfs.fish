@@ -109,7 +109,7 @@ function _shtab_keyvaultfs_using
   test "$_shtab_keyvaultfs_cmdpath" = "$argv"
 end
 
-set -g _shtab_keyvaultfs_commands mount status readers wait metrics refresh dev
+set -g _shtab_keyvaultfs_commands mount check status readers wait metrics refresh dev
 set -g _shtab_keyvaultfs_opts_with_value --admin-port --arc --authority --ca-out --host --imds-host --imds-port --latency --mount --name --output --port --seed --timeout --token-lifetime -o
 
 complete -c keyvaultfs -e
@@ -123,6 +123,10 @@ complete -c keyvaultfs -n '_shtab_keyvaultfs_using mount' -s f -l foreground -d 
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using mount' -s d -l debug -d 'log more'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using mount' -s o -xka "(_keyvaultfs_options)" -d 'options, with commas between them'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using mount; and test $_shtab_keyvaultfs_npos -eq 1' -ka "(__fish_complete_directories)" -d 'an empty directory'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a check -d 'Walk from this machine to the vault as a mount would, step by step; under each step that fails stands the cure. Exit status 0 when none failed, 1 when one did.'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using check' -s h -l help -d 'show this help message and exit'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using check' -s o -xka "(_keyvaultfs_options)" -d 'options, with commas between them'
+complete -c keyvaultfs -n '_shtab_keyvaultfs_using check' -l json -d 'for programs'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using; and test $_shtab_keyvaultfs_npos -eq 0' -a status -d 'show how a mount is'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using status' -s h -l help -d 'show this help message and exit'
 complete -c keyvaultfs -n '_shtab_keyvaultfs_using status' -l json -d 'as the file .keyvaultfs/status has it'

@@ -156,6 +156,47 @@ _ROWS = (
     ),
     Cause("TokenTimeout", _FAIL, "the identity endpoint does not answer: is it fenced off, or is this not Azure?",
           "curl --noproxy '*' --header Metadata:true {imds}/metadata/instance?api-version=2021-02-01"),
+    Cause("EndpointProhibited", _FAIL, "a route or a firewall forbids the token endpoint to this user",
+          "ip route get {endpoint}; nft list ruleset    # systemd 261 and later: systemd.imds.network=locked does it;"
+          " let the worker's user through"),
+    Cause("EndpointRefused", _FAIL, "nothing listens at the token endpoint: is this an Azure machine?",
+          "curl --noproxy '*' --header Metadata:true {imds}/metadata/instance?api-version=2021-02-01"),
+    # The way to the vault, step by step.
+    Cause("NoSuchName", _FAIL, "DNS knows no such name: a typo, or a private DNS zone that is not linked",
+          "az keyvault list --query '[].properties.vaultUri'    # or link privatelink.vaultcore.azure.net:"
+          " az network private-dns link vnet list --resource-group {resource_group}"
+          " --zone-name privatelink.vaultcore.azure.net"),
+    Cause("NameServerSilent", _FAIL, "no name server answers", "resolvectl status; getent ahosts {host}"),
+    Cause("VaultProhibited", _FAIL, "a route or a firewall of this machine or its network forbids the vault",
+          "ip route get \"$(getent ahosts {host} | cut -d' ' -f1 | head -n1)\"; nft list ruleset"),
+    Cause("VaultRefused", _FAIL, "the vault's address refuses connections", "getent ahosts {host}    # is it right?"),
+    Cause("VaultSilent", _FAIL, "the vault's address does not answer: a firewall drops what is sent to it",
+          "az network nsg rule list --resource-group {resource_group} --nsg-name {nsg} --output table"
+          "    # outbound to AzureKeyVault, port {port}"),
+    Cause("ProxyOutOfReach", _FAIL, "the proxy of https_proxy= is out of reach",
+          "curl --verbose --proxy {proxy} --output /dev/null {url}"),
+    Cause("NoTLS", _FAIL, "who answers there does not speak TLS", "openssl s_client -connect {host}:{port} </dev/null"),
+    Cause("NoAnswer", _FAIL, "the connection broke before there was an answer", _PROXY),
+    Cause("ClockDiffers", _WARN, "this machine's clock is not the vault's", "timedatectl set-ntp true"),
+    # The machine.
+    Cause("NoFuse", _FAIL, "the kernel has no FUSE", "modprobe fuse    # in a container: --device /dev/fuse"),
+    Cause("FuseForbidden", _FAIL, "/dev/fuse cannot be opened", "chmod 0666 /dev/fuse    # in a container:"
+          " --device /dev/fuse --cap-add SYS_ADMIN"),
+    Cause("NoFusermount", _FAIL, "users cannot mount without fusermount3", "apt-get install fuse3"),
+    Cause("NoAllowOther", _WARN, "a user's mount is for that user alone",
+          "echo user_allow_other | sudo tee --append /etc/fuse.conf"),
+    Cause("NoMountHelper", _WARN, "mount(8) and fstab do not know the type keyvaultfs",
+          'ln -s "$(command -v mount.keyvaultfs)" /sbin/mount.keyvaultfs'),
+    Cause("NoUser", _FAIL, "the user that the worker becomes does not exist; without run_as= it stays root",
+          "useradd --system --no-create-home --shell /usr/sbin/nologin {user}"),
+    Cause("MemoryLimited", _WARN, "values may reach the swap: locked memory is limited",
+          "echo '{user} - memlock unlimited' | sudo tee /etc/security/limits.d/keyvaultfs.conf"),
+    Cause("NoResend", _WARN, "before Linux 6.9 a read under way fails when a worker dies", "uname --kernel-release"),
+    Cause("NoFence", _WARN, "every user of this machine can ask for its identity's token",
+          "systemctl enable --now keyvaultfs-imds.service"),
+    Cause("FenceLost", _WARN, "the fence of the token endpoint was set up, and is not in force",
+          "systemctl restart keyvaultfs-imds.service"),
+    Cause("CheckFailed", _FAIL, "the check itself came to an end too early", "keyvaultfs check {vault} --json"),
 )  # fmt: skip
 
 TABLE = {row.code: row for row in _ROWS}

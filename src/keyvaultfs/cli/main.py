@@ -64,6 +64,22 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     )
     mount.set_defaults(run=_mount)
 
+    checks = commands.add_parser(
+        "check",
+        help="say why a vault cannot be read, and how to mend it",
+        description="Walk from this machine to the vault as a mount would, step by step; under each step that fails"
+        " stands the cure. Exit status 0 when none failed, 1 when one did.",
+    )
+    checks.add_argument("vault", metavar="VAULT", nargs="?", help="a vault's name or its https:// URL")
+    checks.add_argument(
+        "name", metavar="NAME", nargs="?", help="a secret to try; else the first of the listing"
+    )
+    checks.add_argument(
+        "-o", dest="options", metavar="OPTION[,OPTION…]", action="append", default=[], help="as of mount"
+    )
+    checks.add_argument("--json", action="store_true", help="for programs")
+    checks.set_defaults(run=_check)
+
     status = commands.add_parser("status", help="show how a mount is")
     status.add_argument("mountpoint", metavar="MOUNTPOINT")
     status.add_argument("--json", action="store_true", help="as the file .keyvaultfs/status has it")
@@ -184,6 +200,12 @@ def _mount(args: argparse.Namespace) -> int:
     from keyvaultfs.keeper import start as keeper
 
     return keeper.run(ready)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from keyvaultfs.cli.check import command
+
+    return command.run(args)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ class SharedToken:
         rng: random.Random,
         attempt_seconds: float = 10.0,
     ) -> None:
-        self._source = source
+        self.source = source
         self._metrics = metrics
         self._causes = causes
         self._rng = rng
@@ -186,7 +186,7 @@ class SharedToken:
         self._metrics.requests += 1
         try:
             with trio.fail_after(self._attempt_seconds):
-                self._token = await self._source.fetch()
+                self._token = await self.source.fetch()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self._metrics.failures += 1
             self._failure = _as_failure(exc)

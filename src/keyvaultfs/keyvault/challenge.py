@@ -42,6 +42,13 @@ class Challenge:
         return named.split(" ")[0].removesuffix("/.default").rstrip("/")
 
     @property
+    def tenant(self) -> str:
+        """The tenant whose tokens are wanted, or "": the last part of the authority's URL."""
+        authority = self.parameters.get("authorization") or self.parameters.get("authorization_uri") or ""
+        found = re.fullmatch(r"https://[^/]+/([0-9A-Za-z.-]{1,100})/?", authority)
+        return found[1] if found else ""
+
+    @property
     def wants_another_token(self) -> bool:
         """Whether it says that the token is no longer good enough (continuous access evaluation)."""
         return "claims" in self.parameters or self.parameters.get("error") == "insufficient_claims"

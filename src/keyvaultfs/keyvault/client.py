@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -38,6 +39,14 @@ _WRONG_DOOR = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
 
 _NO_TOKEN_HELPS = frozenset({"AKV10022", "AKV10032"})
 """Numbers of 401s that are about how things are set up: another token is rejected too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a vault says of itself to anybody: its tenant ("" if it does not) and its clock, Unix seconds."""
+
+    tenant: str
+    date: float | None
 
 
 class KeyVaultClient:
@@ -102,17 +111,17 @@ class KeyVaultClient:
             url = walk.next(link, len(answer.body))
         return tuple(found)
 
-    async def reach(self) -> None:
+    async def reach(self) -> Reached:
         """One request without a token, on the slot that is kept for it: the vault answers with its challenge.
 
         Raises:
             Unavailable: nobody answered, or somebody else.
         """
         answer = await self._transport.get(self._url("/secrets"), {}, probe=True)
-        if answer.status == 401:
-            challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
-            return
-        raise self._failure(answer)
+        if answer.status != 401:
+            raise self._failure(answer)
+        found = challenge.verify(answer.headers.get("www-authenticate", ""), self._origin)
+        return Reached(found.tenant, _date(answer))
 
     async def probe(self) -> None:
         """`reach`, and a token. No list, no get.

@@ -85,6 +85,12 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
 
+    @property
+    def vault(self) -> str:
+        """The vault's name, or "" where its host is an address."""
+        first = self.host.partition(".")[0]
+        return first if _VAULT_NAME.fullmatch(first) and not first.isdigit() else ""
+
     def contains(self, url: str) -> bool:
         """Whether a URL has this very origin; ``:443`` is the same as none on https."""
         try:

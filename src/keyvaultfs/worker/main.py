@@ -244,7 +244,7 @@ class Worker:
             "broken": self.files.broken.snapshot(),
             "token": self.chain.token_status(),
             "causes": self.causes.open(),
-            "problems": self.causes.problems(vault=self.chain.origin.host.partition(".")[0]),
+            "problems": self.causes.problems(vault=self.chain.origin.vault),
             "fence": fence().fence.value,
             "audit": asdict(self.metrics.audit) if ipc.AUDIT_FD in self.charge.descriptors else None,
             "readers_behind": self.readers.behind(self._current),
