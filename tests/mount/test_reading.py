@@ -498,7 +498,7 @@ def test_a_version_by_its_id_is_one_get_and_needs_no_permission_to_list(
 
 def test_the_control_directory_is_hidden_and_for_the_owner_alone(kv: Mount) -> None:
     assert ".keyvaultfs" not in os.listdir(kv.where)
-    assert sorted(os.listdir(kv / ".keyvaultfs")) == ["metrics", "refresh", "status", "versions"]
+    assert sorted(os.listdir(kv / ".keyvaultfs")) == ["metrics", "readers", "refresh", "status", "versions"]
     assert (kv / ".keyvaultfs").stat().st_mode & 0o777 == 0o500
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--clear-groups", "cat", kv / ".keyvaultfs/status"],
