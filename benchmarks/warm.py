@@ -40,21 +40,21 @@ agents. Microsoft's client asks the embedded vault each time: it has no cache.
 """
 
 
-def _calibrated(reader: Reader, job: dict[str, Any], seconds: float) -> dict[str, Any]:
+def calibrated(reader: Reader, job: dict[str, Any], seconds: float) -> dict[str, Any]:
     """The job with as many operations as take about so long."""
     reader.each({**job, "count": 3})
     each = reader.each({**job, "count": 3})
     return {**job, "count": max(1, min(5000, int(seconds / each)))}
 
 
-def _measure(
+def measure(
     case: Case, jobs: dict[str, dict[str, Any]], readers: list[Reader], rounds: int, seconds: float
 ) -> None:
     """All competitors in turn, in each round beginning with another."""
     for reader in readers[1:]:  # connections and imports of each reader are made before
         for job in jobs.values():
             reader.each({**job, "count": 1})
-    ready = {who: _calibrated(readers[0], job, seconds / len(readers) ** 0.5) for who, job in jobs.items()}
+    ready = {who: calibrated(readers[0], job, seconds / len(readers) ** 0.5) for who, job in jobs.items()}
     order = list(ready)
     for number in range(rounds):
         turn = number % len(order)
@@ -108,9 +108,9 @@ def run(quick: bool) -> Group:
         for count in (1, 8):
             some = readers[:count]
             said = f"{count} reader{'s' if count > 1 else ''}"
-            _measure(group.case(f"open+read+close, {said}"), jobs, some, rounds, seconds)
-            _measure(group.case(f"stat, {said}"), stats, some, rounds, seconds)
-            _measure(group.case(f"cat as a process, {said}"), programs, some, rounds, seconds)
+            measure(group.case(f"open+read+close, {said}"), jobs, some, rounds, seconds)
+            measure(group.case(f"stat, {said}"), stats, some, rounds, seconds)
+            measure(group.case(f"cat as a process, {said}"), programs, some, rounds, seconds)
         _on_one(group, mount, found, readers[0], (rounds, seconds))
         last = group.cases[2]
         job = {"do": "spawn", "argv": fresh, "env": peers.sdk_environment(vault), "count": 1}
@@ -137,7 +137,7 @@ def _on_one(
     for pid in pids:
         processes.pin(pid, {min(everywhere)})
     jobs = {who: {"do": "read", "name": str(found[who] / _NAME)} for who in peers.FILES if who in found}
-    _measure(group.case(ON_ONE), jobs, [reader], *how)
+    measure(group.case(ON_ONE), jobs, [reader], *how)
     for pid in pids:
         processes.pin(pid, everywhere)
 
