@@ -14,6 +14,7 @@ VALUES_FD = 6
 LOG_FD = 2
 AUDIT_FD = 7
 READERS_FD = 8
+FIRST_FREE_FD = 9
 """The last two are there if the charge says so."""
 
 HEARTBEAT_SECONDS = 1.0
@@ -51,6 +52,22 @@ class Launch:
     foreground: bool = False
     debug: bool = False
 
+    def pack(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def unpack(cls, text: str) -> Launch:
+        """From JSON."""
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Launch:
+        """From what JSON had; what it lacks has its default, what is unknown is ignored."""
+        known = _known(cls, data)
+        known["generic"] = tuple(known.get("generic", ()))
+        return cls(**known)
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -84,9 +101,7 @@ class Charge:
     def unpack(cls, text: str) -> Charge:
         """From JSON, of a keeper of any version: what it does not say has its default, what is unknown is ignored."""
         data: dict[str, Any] = json.loads(text)
-        known = _known(Launch, data["launch"])
-        known["generic"] = tuple(known.get("generic", ()))
-        return cls(**(_known(cls, data) | {"launch": Launch(**known)}))
+        return cls(**(_known(cls, data) | {"launch": Launch.of(data["launch"])}))
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

@@ -7,21 +7,21 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections import deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from keyvaultfs import ipc
+from keyvaultfs import ipc, isolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keyvaultfs.ipc import Charge
 
-_ABOVE_FIXED = 64
+_ABOVE_FIXED = 16
 _LAST_LINES = 5
 _NO_MORE: Mapping[int, int] = MappingProxyType({})
+_OF_THE_KEEPER = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"}
 _LONGEST_LINE = 1 << 16
 
 
@@ -137,12 +137,13 @@ class WorkerProcess:
 
 
 def _spawn(wanted: dict[int, int], charge: Charge) -> int:
+    command = isolation.command("keyvaultfs.worker", charge.launch.mountpoint)
     return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-P", "-m", "keyvaultfs.worker", charge.launch.mountpoint],
-        os.environ,
+        command[0],
+        command,
+        {name: value for name, value in os.environ.items() if name not in _OF_THE_KEEPER},
         file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in wanted.items()],
-        setpgroup=0,  # Ctrl-C in a terminal is for the keeper
+        setsid=True,  # Ctrl-C in a terminal is for the keeper
         setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
         setsigmask=[],
     )

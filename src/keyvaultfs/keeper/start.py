@@ -1,38 +1,54 @@
-"""How a keeper comes to run: in the foreground, or in the background with an answer to who started it."""
+"""How a keeper comes to run: in the foreground, or in the background with an answer to who started it.
+
+It is a program of its own, started by exec with an environment, descriptors and arguments of ours (`isolation`). What
+it is to mount goes through a memfd: a proxy's password in an option would otherwise stand in the command line, for
+every user to read, as long as the mount lives.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.keeper.main import Keeper
-from keyvaultfs.keeper.process import high
+from keyvaultfs import isolation
+from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keyvaultfs.ipc import Launch
+
+LAUNCH_FD, ANSWER_FD = 3, 4
+_ABOVE = 16
+_LONGEST = 1 << 16
+"""Bytes of what is to be mounted: a worker is handed it in one message, with more beside it."""
 
 
 def run(launch: Launch) -> int:
-    """Mount and serve; in the background unless `launch` says otherwise.
+    """Mount and serve; in the background unless `launch` says otherwise: then it does not return.
 
     Returns:
-        0 when the file system answers (background) or was unmounted (foreground), 1 when it could not be mounted.
+        0 when the file system answers, 1 when it could not be mounted.
+
+    Raises:
+        UsageError: the options are too long to be handed on.
     """
-    for number in range(3):  # a service manager may start us without standard streams
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    isolation.standard_streams()
+    packed = launch.pack().encode()
+    if len(packed) > _LONGEST:
+        raise UsageError("the options are too long; put them into a file: -o config=FILE")
+    handed = _clear_of_ours(os.memfd_create("keyvaultfs-launch", os.MFD_CLOEXEC))
+    os.write(handed, packed)
+    os.lseek(handed, 0, os.SEEK_SET)
     if launch.foreground:
-        return _serve(launch, lambda _, words: _say(words) if words else None)
-    reading, writing = os.pipe()
+        _become(launch, handed, None)
+    reading, writing = (_clear_of_ours(fd) for fd in os.pipe())
     if os.fork() == 0:
-        os.close(reading)
-        os._exit(_detached(launch, high(writing)))
+        try:
+            _become(launch, handed, writing)
+        finally:
+            os._exit(1)
+    os.close(handed)
     os.close(writing)
     with open(reading, encoding="utf-8") as answer:  # noqa: PTH123 - a descriptor
         text = answer.read()
@@ -42,35 +58,26 @@ def run(launch: Launch) -> int:
     return int(code) if code.isdigit() else 1
 
 
-def _detached(launch: Launch, answer: int) -> int:
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-
-    def mounted(code: int, words: str) -> None:
-        # Not earlier: while autofs waits for this mount, it lets nobody through to the mount point but systemd's own
-        # process group, in which systemd starts mount(8) for that reason.
-        os.setsid()
-        os.write(answer, f"{code} {words}".encode())
-        os.close(answer)
-        for number in range(3):
-            os.dup2(null, number)
-
-    return _serve(launch, mounted)
-
-
-def _serve(launch: Launch, mounted: Callable[[int, str], None]) -> int:
+def _clear_of_ours(fd: int) -> int:
+    """A duplicate that is at none of the numbers that a keeper is given."""
     try:
-        return Keeper(launch, file.settings(launch), mounted).run()
-    except (KeyVaultFSError, OSError) as exc:
-        words = (
-            str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"
-        )
-        mounted(1, words)
-        return 1
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    finally:
+        os.close(fd)
+
+
+def _become(launch: Launch, handed: int, answer: int | None) -> None:
+    os.dup2(handed, LAUNCH_FD)
+    if answer is not None:
+        os.dup2(answer, ANSWER_FD)
+    isolation.close_descriptors(LAUNCH_FD + 1 if answer is None else ANSWER_FD + 1)
+    command = isolation.command("keyvaultfs.keeper", launch.mountpoint)
+    azure = file.settings(launch).auth == "azure-identity"
+    os.execve(command[0], command, isolation.environment(azure=azure, developer=isolation.from_source()))  # noqa: S606
 
 
 def _say(words: str) -> None:
     try:
-        os.write(2, f"keyvaultfs: {words}\n".encode())
+        os.write(2, f"keyvaultfs: {words}\n".encode(errors="backslashreplace"))
     except OSError:
         return

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 
-from keyvaultfs import ipc, log
+from keyvaultfs import ipc, isolation, log
 
 _CHARGE_SECONDS = 10.0
 
@@ -25,12 +25,22 @@ def _charge(channel: ipc.Channel) -> ipc.Charge:
     raise EOFError
 
 
+def _start_isolated() -> None:
+    """Begin again in an environment of ours: a keeper of version 0.1.0 hands on that of who started it."""
+    command = isolation.command("keyvaultfs.worker", *sys.argv[1:])
+    os.execve(command[0], command, isolation.environment(azure=True))  # noqa: S606
+
+
 def main() -> int:
     """Run a worker until the mount ends, or the keeper does.
 
     Returns:
         0 when the mount ended or another worker takes over, 1 when this one failed.
     """
+    if not sys.flags.isolated:
+        _start_isolated()
+    isolation.close_descriptors(ipc.FIRST_FREE_FD)
+    isolation.settle()
     # Readers wait for this start after a kill. What modules make stays for good: to look for garbage among it is in
     # vain, now and in each full collection later.
     gc.disable()
@@ -56,20 +66,30 @@ def main() -> int:
         makers.preload(tree.recipes())
         in_force = privileges.drop(settings.run_as)
         return serve(charge, settings, tree, in_force, channel)
-    except Exception as exc:  # noqa: BLE001 - the last words of this process; an exception's text may quote a value
+    except Exception as group:  # noqa: BLE001 - the last words of this process; a text may quote a value
         from keyvaultfs.errors import KeyVaultFSError
         from keyvaultfs.log import LOG
 
+        exc = _first(group)
         if isinstance(exc, KeyVaultFSError):
             words = str(exc)
         else:
             frames = "".join(traceback.format_tb(exc.__traceback__)[-6:])
-            words = f"{type(exc).__name__}"
+            words = type(exc).__name__
+            if isinstance(exc, OSError) and exc.errno is not None:
+                words += f" ({os.strerror(exc.errno)})"
             if isinstance(exc, ImportError):
                 words += f": {exc.msg}"
             LOG.error("the worker failed: %s\n%s", words, frames)
         channel.send("failed", words=words)
         return 1
+
+
+def _first(exc: BaseException) -> BaseException:
+    """What happened first, where tasks failed together."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
 
 
 if __name__ == "__main__":

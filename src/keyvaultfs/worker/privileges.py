@@ -11,6 +11,8 @@ import signal
 import threading
 from dataclasses import dataclass
 
+from keyvaultfs import isolation
+
 DEFAULT_USER = "keyvaultfs"
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_GET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = (
@@ -61,6 +63,7 @@ def drop(run_as: str | None) -> InForce:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         _become(run_as, notes)
+    isolation.new_keyring()  # once more: of the user that it has become
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
