@@ -200,7 +200,8 @@ def test_limits_and_signals_of_the_caller_stop_nothing(command: tuple[str, ...],
             soft, hard = resource.prlimit(pid, kind)
             assert soft == hard or soft >= 65536
     os.kill(mount.keeper, signal.SIGHUP)
-    wait_until(lambda: Background(mount.where).worker != mount.worker, "another worker")
+    wait_until(lambda: not alive(mount.worker), "another worker")
+    assert (mount.where / "pw").read_text() == "x"
     os.kill(mount.keeper, signal.SIGTERM)
     wait_until(lambda: mounts_below(mount.where) == [], "the unmount")
 
