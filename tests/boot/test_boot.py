@@ -315,7 +315,7 @@ def test_09_apt_upgrades_it_under_a_reader(
         machine.boot()
         before = status(machine, "version"), status(machine, "worker")
         reader = reading(machine)
-        machine.run("apt-get", "install", "--yes", "/root/keyvaultfs.deb")
+        machine.run("apt-get", "install", "--yes", "--no-install-recommends", "/root/keyvaultfs.deb")
         machine.wait_until(lambda: status(machine, "version") != before[0], "a worker of the new code")
         assert status(machine, "worker") != before[1]
         tell(saw_no_error(reader))

@@ -1,0 +1,74 @@
+"""What systemd does with files of a mount: reads them for a unit, watches them, and is told who may open them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.boot.test_boot import as_a_unit, in_fstab
+
+if TYPE_CHECKING:
+    from tests.boot.machine import Machine
+    from tests.support.vault import VaultProcess
+
+pytestmark = pytest.mark.timeout(1200)  # the first one may have to make the root
+
+
+def has_a_unit(
+    machine: Machine, name: str, service: str, *, needs: str = "RequiresMountsFor=/mnt/kv"
+) -> None:
+    """A service that the test starts by hand."""
+    text = f"[Unit]\n{needs}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n{service}\n"
+    machine.write(f"/etc/systemd/system/{name}.service", text)
+
+
+def test_20_a_unit_starts_on_secrets_that_nobody_has_read_yet(vault: VaultProcess, machine: Machine) -> None:
+    """An environment file of a slow vault, and a folder of credentials in which one secret is disabled."""
+    vault.set("db-env", "PASSWORD=battery staple\n")
+    vault.set("off", "nobody may read this", enabled=False)
+    in_fstab(machine)
+    has_a_unit(
+        machine,
+        "environment",
+        "EnvironmentFile=/mnt/kv/db-env\nExecStart=/bin/sh -c 'echo $PASSWORD >/run/env'",
+    )
+    credentials = "ls $CREDENTIALS_DIRECTORY; cat $CREDENTIALS_DIRECTORY/kv_db-password"
+    has_a_unit(
+        machine, "folder", f"LoadCredential=kv:/mnt/kv\nExecStart=/bin/sh -c '({credentials}) >/run/folder'"
+    )
+    machine.boot()
+    vault.turn(latency=0.8)
+    machine.run("systemctl", "start", "environment.service")
+    assert machine.run("cat", "/run/env") == "battery staple\n"
+    vault.turn(latency=0)
+    machine.run("systemctl", "start", "folder.service")
+    assert machine.run("cat", "/run/folder").split("\n") == [
+        "kv_MyTestSecret",
+        "kv_db-env",
+        "kv_db-password",
+        "battery staple",
+    ]
+    machine.poweroff()
+
+
+def test_21_only_the_units_that_are_named_may_open_a_file(vault: VaultProcess, machine: Machine) -> None:
+    as_a_unit(machine, 'audit = "journal"\n[[rules]]\nmatch = "db-*"\nunits = ["web*.service"]\n')
+    for name in ("web1", "other"):
+        read = "User=app\nExecStart=/bin/cat /mnt/kv/db-password"
+        has_a_unit(machine, name, read, needs="Requires=keyvaultfs@web.service\nAfter=keyvaultfs@web.service")
+    machine.boot()
+    machine.run("systemctl", "start", "web1.service")
+    assert not machine.can("systemctl", "start", "other.service")
+    found = [
+        json.loads(line)
+        for line in machine.journal("--output=json", "KEYVAULTFS_PATH=/mnt/kv/db-password").splitlines()
+    ]
+    assert [(one["KEYVAULTFS_UNIT"], one["KEYVAULTFS_OUTCOME"]) for one in found] == [
+        ("web1.service", "opened"),
+        ("other.service", "EACCES"),
+    ]
+    assert all(one["OBJECT_UID"] == machine.run("id", "-u", "app").strip() for one in found)
+    assert "battery staple" not in json.dumps(found)
+    machine.poweroff()
