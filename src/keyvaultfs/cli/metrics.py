@@ -72,12 +72,9 @@ def run(args: argparse.Namespace) -> int:
 def ours() -> list[str]:
     """Where this user, or root for root, has mounted a vault; once each, whatever is bound elsewhere."""
     found: dict[int, str] = {}
-    with open(mountinfo.PATH, "rb") as file:  # noqa: PTH123
-        for raw in file.read().split(b"\n"):
-            for one in mountinfo.parse(raw):
-                mine = re.search(rb"\buser_id=%d\b" % os.getuid(), raw.partition(b" - ")[2])
-                if one.fstype == "fuse.keyvaultfs" and mine:
-                    found.setdefault(one.minor, one.mountpoint)
+    for one in mountinfo.table():
+        if one.fstype == "fuse.keyvaultfs" and one.user == os.getuid():
+            found.setdefault(one.minor, one.mountpoint)
     return list(found.values())
 
 

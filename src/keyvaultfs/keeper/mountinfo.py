@@ -26,7 +26,7 @@ class Mounted:
         minor: of the device: the number of the FUSE connection.
         mountpoint: where it is now, whatever was moved or renamed since.
         shared: whether what is mounted on it appears in other mount namespaces too.
-        by_root: of a FUSE mount: root made it. The kernel writes ``user_id`` itself, and no user can choose it.
+        user: of a FUSE mount, who made it. The kernel writes ``user_id`` itself, and no user can choose it.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Mounted:
     shared: bool
     fstype: str
     source: str
-    by_root: bool = False
+    user: int | None = None
 
 
 def table() -> list[Mounted]:
@@ -64,10 +64,16 @@ def _line(line: bytes) -> Mounted | None:
             shared=any(field.startswith(b"shared:") for field in fields[6:]),
             fstype=_plain(last[0]),
             source=_plain(last[1]),
-            by_root=b"user_id=0" in b",".join(last[2:]).split(b","),
+            user=_user(last[2] if len(last) > 2 else b""),
         )
     except ValueError:
         return None
+
+
+def _user(options: bytes) -> int | None:
+    """Of a file system's own options, which stand behind the source: that is anything that a user likes."""
+    found = [word.partition(b"=")[2] for word in options.split(b",") if word.startswith(b"user_id=")]
+    return int(found[0]) if len(found) == 1 else None
 
 
 def _plain(text: bytes) -> str:

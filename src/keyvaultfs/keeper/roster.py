@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def mounts() -> list[Mounted]:
     """Root's mounts, the newest first."""
-    return [one for one in reversed(mountinfo.table()) if one.fstype == FSTYPE and one.by_root]
+    return [one for one in reversed(mountinfo.table()) if one.fstype == FSTYPE and one.user == 0]
 
 
 def keepers(proc: str = "/proc") -> list[int]:
