@@ -133,14 +133,17 @@ def test_the_last_4096_are_remembered(fd: int) -> None:
     )
 
 
-def test_handles_that_went_without_a_word_are_not_kept(fd: int) -> None:
-    readers = Readers(fd, Asker, lambda handle: handle > 2990)
+def test_few_handles_are_kept_however_many_are_open(fd: int) -> None:
+    still_open: set[int] = set()
+    readers = Readers(fd, Asker, still_open.__contains__)
     for number in range(3000):
+        still_open.add(number)
         readers.opened("pw", OLD, WEB, number)
-        if number % 100 == 0:
-            readers.flush()
-    readers.flush()
-    assert len(readers._by_handle) < 400
+    assert len(readers._by_handle) == 64
+    still_open.clear()  # and nobody said so, as after a take-over
+    still_open.add(5000)
+    readers.opened("pw", OLD, WEB, 5000)
+    assert list(readers._by_handle) == [5000]
 
 
 def test_all_of_it_is_shown_in_under_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,8 @@ _MAGIC, _LAYOUT = b"KVFSREAD", 1
 # used, handles; uid, pid; opens; first and last open; lengths of path, edition, unit and program; handles; their bytes
 _SLOT = struct.Struct("<BBxxII4xQdd4H8Q 640s")
 _HANDLES = 8
-_PLENTY = 256
+_PLENTY = 64
+"""Handles of one reader that are told apart: more of them are open as well, whatever they show."""
 _LONGEST = (300, 64, 255, 20)
 
 
@@ -48,7 +49,7 @@ class Reader:
     Attributes:
         path: below the mount point.
         edition: the version that it last opened.
-        handles: those that it has open now.
+        handles: those that it has open now, the first few.
     """
 
     path: str
@@ -103,8 +104,12 @@ class Readers:
             new = reader.edition != edition
             reader.asker, reader.edition, reader.last = asker, edition, now
         reader.opens += 1
-        reader.handles.add(handle)
-        self._by_handle[handle] = reader
+        if len(reader.handles) >= _PLENTY:  # some may be gone without a word, as after a take-over
+            for gone in [one for one in reader.handles if not self._is_open(one)]:
+                self.closed(gone)
+        if len(reader.handles) < _PLENTY:
+            reader.handles.add(handle)
+            self._by_handle[handle] = reader
         self._dirty.add(reader)
         if new:
             self.flush()
@@ -118,10 +123,6 @@ class Readers:
 
     def flush(self) -> None:
         """Write what changed. To be called every moment, and before a successor takes over."""
-        for reader in self._dirty:
-            if len(reader.handles) > _PLENTY:  # some may be gone without a word, as after a take-over
-                for handle in [handle for handle in reader.handles if not self._is_open(handle)]:
-                    self.closed(handle)
         for reader in self._dirty:
             if self._map is not None:
                 self._write(self._map, reader)
