@@ -139,7 +139,9 @@ def test_what_it_uses_is_known_before_it_is_rendered() -> None:
         ("{{ " + "(" * 5_000, 1, ""),
         ("{{ " + "-" * 50_000 + "1 }}", 1, "nested too deeply"),
         ("x" * (MAX_TEXT + 1), 1, "at most 256 KiB"),
-        ("{{ 'a'['b'] ~ 'c' }}", 1, "the template fails: 'str object' has no attribute 'b'"),
+        ("{% for x in [1] %}" * 11 + "{% endfor %}" * 11, 1, "nested too deeply"),
+        ("{% if true %}" * 60 + "{% endif %}" * 60, 1, "nested too deeply"),
+        ("{{ " + "(" * 50 + "1" + " + 1)" * 50 + " }}", 1, "nested too deeply"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line(text: str, line: int, words: str | None) -> None:
@@ -170,6 +172,8 @@ def test_a_mistake_is_told_with_its_line(text: str, line: int, words: str | None
         ("{{ [secret('pw')] | max(attribute='__class__.__name__') }}", "UndefinedError"),
         ("{{ [secret('pw')] | selectattr('__class__') | list }}", "UndefinedError"),
         ("\n\n{{ 1 / 0 }}", "the template fails in line 3: ZeroDivisionError"),
+        ("{{ 'a'['b'] ~ 'c' }}", "the template fails in line 1: UndefinedError"),
+        ("{{ 1 if 1 is divisibleby(0) }}", "the template fails in line 1: ZeroDivisionError"),
         ("{{ secret('pw') < 1 }}", "the template fails in line 1: TypeError"),
         ("{{ '\\ud800' }}", "UnicodeEncodeError"),
         ("{{ '%d' | format(secret('pw')) }}", "TypeError"),

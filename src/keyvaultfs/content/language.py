@@ -31,6 +31,7 @@ _NODES = frozenset(
     " Const Name Tuple List Dict Pair Keyword CondExpr Filter Test Call Getitem Getattr Slice Concat Compare Operand"
     " Mul Div FloorDiv Add Sub Mod Pow And Or Not Neg Pos".split()
 )
+_DEPTH, _LOOPS = 40, 10
 _LOOP = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
 )
@@ -78,31 +79,84 @@ def uses(tree: nodes.Template, filters: Collection[str], tests: Collection[str])
     Raises:
         Mistake: the first thing that is not allowed.
     """
-    found: dict[Use, None] = {}
-    called: set[int] = set()
-    for node in _walk(tree):
-        kind = type(node).__name__
-        if kind not in _NODES:
-            raise Mistake(node.lineno or 1, f"a template cannot use {_spoken(kind)}")
-        if kind == "Call" and (use := _call(node)) is not None:
-            found[use] = None
-        if kind == "Call":
-            called.add(id(node.node))
-        elif kind == "Name":
-            _name(node, is_called=id(node) in called)
-        elif kind in ("Filter", "FilterBlock", "Test"):
-            _known(node, filters, tests)
-        elif kind == "Getattr" and (getattr(node.node, "name", None) != "loop" or node.attr not in _LOOP):
+    check = _Check(filters, tests)
+    for node in _walk(tree, 0, 0):
+        check.node(node)
+    check.end()
+    return tuple(check.found)
+
+
+class _Check:
+    """What a walk has seen so far."""
+
+    def __init__(self, filters: Collection[str], tests: Collection[str]) -> None:
+        self.found: dict[Use, None] = {}
+        self._filters = filters
+        self._tests = tests
+        self._called: set[int] = set()
+        self._read: list[nodes.Name] = []
+        self._written: set[str] = set()
+
+    def node(self, node: Any) -> None:
+        """One node, before those that are in it."""
+        rule = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if rule is not None:
+            rule(node)
+
+    def end(self) -> None:
+        """All were seen: what is read must be written somewhere."""
+        for name in self._read:
+            if name.name not in self._written:
+                raise Mistake(
+                    name.lineno, f"{name.name!r} is not defined; a secret is written secret('NAME')"
+                )
+
+    def _call(self, node: nodes.Call) -> None:
+        self._called.add(id(node.node))
+        if (use := _used(node)) is not None:
+            self.found[use] = None
+
+    def _name(self, node: nodes.Name) -> None:
+        is_called = id(node) in self._called
+        if node.name.startswith("_") or node.name == "self":
+            raise Mistake(node.lineno, "a name in a template cannot be self, or begin with _")
+        if node.name in (*_FORMS, "range") and not is_called:
+            form = _FORMS.get(node.name, "range(N)")
+            raise Mistake(node.lineno, f"{node.name} is a function of templates: {form}")
+        if node.ctx != "load":
+            self._written.add(node.name)
+        elif not is_called:
+            self._read.append(node)
+
+    def _filter(self, node: Any) -> None:
+        if node.name not in self._filters:
+            raise Mistake(node.lineno, f"a template has no filter {node.name!r}")
+
+    def _test(self, node: Any) -> None:
+        if node.name not in self._tests:
+            raise Mistake(node.lineno, f"a template has no test {node.name!r}")
+
+    def _getattr(self, node: nodes.Getattr) -> None:
+        if getattr(node.node, "name", None) != "loop" or node.attr not in _LOOP:
             raise Mistake(node.lineno, "a template cannot use attributes, but for loop.index and its kin")
-        elif kind == "For" and node.recursive:
+
+    def _for(self, node: nodes.For) -> None:
+        self._written.add("loop")
+        if node.recursive:
             raise Mistake(node.lineno, "a template cannot use recursive loops")
-    return tuple(found)
 
 
-def _walk(node: Any) -> Iterator[Any]:
+def _walk(node: Any, depth: int, loops: int) -> Iterator[Any]:
+    """All nodes, each before what is in it; Python has its own bounds for the code that is made of them."""
+    kind = type(node).__name__
+    if kind not in _NODES:
+        raise Mistake(node.lineno or 1, f"a template cannot use {_spoken(kind)}")
+    loops += kind == "For"
+    if depth > _DEPTH or loops > _LOOPS:
+        raise Mistake(node.lineno or 1, "the template is nested too deeply")
     yield node
     for child in node.iter_child_nodes():
-        yield from _walk(child)
+        yield from _walk(child, depth + 1, loops)
 
 
 def _spoken(kind: str) -> str:
@@ -110,22 +164,7 @@ def _spoken(kind: str) -> str:
     return words.get(kind, kind.lower())
 
 
-def _name(node: nodes.Name, *, is_called: bool) -> None:
-    if node.name.startswith("_") or node.name == "self":
-        raise Mistake(node.lineno, "a name in a template cannot be self, or begin with _")
-    if node.name in (*_FORMS, "range") and not is_called:
-        form = _FORMS.get(node.name, "range(N)")
-        raise Mistake(node.lineno, f"{node.name} is a function of templates: {form}")
-
-
-def _known(node: Any, filters: Collection[str], tests: Collection[str]) -> None:
-    kind, names = ("test", tests) if type(node).__name__ == "Test" else ("filter", filters)
-    asked = node.filter if type(node).__name__ == "FilterBlock" else node
-    if asked.name not in names:
-        raise Mistake(node.lineno, f"a template has no {kind} {asked.name!r}")
-
-
-def _call(node: nodes.Call) -> Use | None:
+def _used(node: nodes.Call) -> Use | None:
     """The use that a call is; None for ``range``."""
     name = getattr(node.node, "name", None)
     if name == "range":

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from jinja2 import meta, nodes, runtime, sandbox, visitor
+from jinja2 import nodes, runtime, sandbox, visitor
 from jinja2.utils import pass_context
 
 from keyvaultfs.content import filters, language
@@ -129,37 +129,31 @@ def _environment(newline: str) -> Environment:
     return made
 
 
-def compiled(text: str) -> tuple[jinja2.Template, tuple[Use, ...]]:
-    """A template that can be rendered, and what it uses.
+def parsed(text: str) -> tuple[nodes.Template, tuple[Use, ...]]:
+    """A template's syntax tree, and what it uses.
 
     Raises:
         Mistake: it is no template, or does what it may not.
     """
-    windows = "\r\n" in text and re.search(r"(?<!\r)\n", text) is None
-    environment = _environment("\r\n" if windows else "\n")
+    environment = _environment(_newline(text))
     names = {name for name in environment.filters if not name.startswith("_")}
     try:
         tree = environment.parse(text)
-        found = language.uses(tree, names, environment.tests)
-        _declared(tree)
-        tree = _Paying().visit(tree)
-        return environment.from_string(tree), found
+        return tree, language.uses(tree, names, environment.tests)
     except jinja2.TemplateSyntaxError as exc:
         raise Mistake(exc.lineno, exc.message or "not a template") from None
-    except Mistake:
-        raise
     except RecursionError:
         raise Mistake(1, "the template is nested too deeply") from None
-    except Exception as exc:  # noqa: BLE001 - Jinja2 evaluates constants when it compiles, and no secret is known yet
-        raise Mistake(1, f"the template fails: {exc}") from None
 
 
-def _declared(tree: nodes.Template) -> None:
-    known = {"secret", "part", "version", "range"}
-    missing = meta.find_undeclared_variables(tree) - known
-    for node in tree.find_all(nodes.Name):
-        if node.name in missing:
-            raise Mistake(node.lineno, f"{node.name!r} is not defined; a secret is written secret('NAME')")
+def compiled(text: str, tree: nodes.Template) -> jinja2.Template:
+    """What can be rendered, of a tree from `parsed`, which is used up."""
+    return _environment(_newline(text)).from_string(_Paying().visit(tree))
+
+
+def _newline(text: str) -> str:
+    """Jinja2 writes all line ends alike: as most of the text has them."""
+    return "\r\n" if "\r\n" in text and re.search(r"(?<!\r)\n", text) is None else "\n"
 
 
 def rendered(template: jinja2.Template, answers: Mapping[Use, str], toll: int, most: int) -> bytes:

@@ -17,6 +17,9 @@ from keyvaultfs.model import SecretValue
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import jinja2
+    from jinja2 import nodes
+
 
 MAX_TEXT = 256 << 10  # characters of a template
 MAX_FILE = 1 << 20  # bytes of what it makes
@@ -31,7 +34,7 @@ class Source:
 
 
 class Template:
-    """A template that can be rendered, any number of times and in any thread.
+    """A template that can be rendered any number of times, in one thread.
 
     `uses` has each call of ``secret``, ``part`` and ``version`` once, in the order of the text.
 
@@ -43,14 +46,17 @@ class Template:
         libraries.MissingLibrary: Jinja2 is not installed.
     """
 
+    _tree: nodes.Template | None
+    _compiled: jinja2.Template | None
+
     def __init__(self, text: str) -> None:
         libraries.need("a template", "jinja2")
         from keyvaultfs.content import sandbox
 
         if len(text) > MAX_TEXT:
             raise Mistake(1, f"a template has at most {MAX_TEXT >> 10} KiB")
-        self._template, self.uses = sandbox.compiled(text)
-        self._toll = len(text)
+        tree, self.uses = sandbox.parsed(text)
+        self._text, self._tree, self._compiled = text, tree, None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -69,7 +75,10 @@ class Template:
         from keyvaultfs.content import sandbox
 
         answers = {use: answer(use, sources[use.secret]) for use in self.uses}
-        return SecretValue(sandbox.rendered(self._template, answers, self._toll, MAX_FILE))
+        if self._tree is not None:  # not before: a worker that takes over has no time for what nobody reads
+            self._compiled, self._tree = sandbox.compiled(self._text, self._tree), None
+        assert self._compiled is not None
+        return SecretValue(sandbox.rendered(self._compiled, answers, len(self._text), MAX_FILE))
 
 
 def answer(use: Use, source: Source) -> str:
