@@ -8,6 +8,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.mount import Mount, wait_until
 
 if TYPE_CHECKING:
@@ -70,3 +72,21 @@ def test_who_has_not_come_back_is_named_also_after_a_kill_and_an_upgrade(
     finally:
         out, _ = holding.communicate(b"\n")
     assert out == b"old", "an open file keeps its version"
+
+
+def test_a_control_file_that_was_opened_before_a_take_over_can_be_read_after_it(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    vault.set("pw", "x")
+    kv = mount()
+    with (
+        (kv / ".keyvaultfs/status").open("rb", buffering=0) as status,
+        (kv / ".keyvaultfs/metrics").open("rb", buffering=0) as metrics,
+    ):
+        assert metrics.read(10)
+        before = kv.worker()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: kv.has_worker() and kv.worker() != before, "another worker")
+        assert json.loads(status.read())["worker"] == kv.worker()
+        with pytest.raises(OSError, match="Input/output"):
+            metrics.read()

@@ -76,9 +76,12 @@ def until_readable(paths: Sequence[str], seconds: float) -> dict[str, str]:
 def _cause(path: str) -> str:
     """What the mount says of it, where that may be asked: the first of its problems that names the file, or any."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
-    with contextlib.suppress(KeyVaultFSError, ValueError, LookupError, TypeError):
-        problems = json.loads(reading.control(folder, "status", _STATUS_SECONDS))["problems"]
-        sentences = [str(problem["sentence"]) for problem in problems]
-        told = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
-        return f" ({line(told[0])})" if told else ""
-    return ""
+    while True:
+        with contextlib.suppress(KeyVaultFSError, ValueError, LookupError, TypeError):
+            problems = json.loads(reading.control(folder, "status", _STATUS_SECONDS))["problems"]
+            sentences = [str(problem["sentence"]) for problem in problems]
+            told = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
+            return f" ({line(told[0])})" if told else ""
+        if folder == os.path.dirname(folder):  # noqa: PTH120
+            return ""
+        folder = os.path.dirname(folder)  # noqa: PTH120

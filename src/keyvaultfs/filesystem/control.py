@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 NAME = b".keyvaultfs"
 DIRECTORY, STATUS, METRICS, REFRESH, VERSIONS, READERS = range(2, 8)
-_FILES = {b"status": STATUS, b"metrics": METRICS, b"refresh": REFRESH, b"readers": READERS}
-ENTRIES = {**_FILES, b"versions": VERSIONS}
+FILES = {b"status": STATUS, b"metrics": METRICS, b"refresh": REFRESH, b"readers": READERS}
+ENTRIES = {**FILES, b"versions": VERSIONS}
 
 
 class Control:
@@ -55,7 +55,7 @@ class Control:
         """Of an inode of ours; None for any other."""
         if inode in {DIRECTORY, VERSIONS}:
             return self.directory(inode)
-        if inode not in _FILES.values():
+        if inode not in FILES.values():
             return None
         found = attributes.base(self._look, inode, stat.S_IFREG | 0o400)
         found.attr_timeout = found.entry_timeout = attributes.FOREVER

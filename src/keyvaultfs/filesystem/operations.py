@@ -148,7 +148,7 @@ class Operations(pyfuse3.Operations):
             return text[off : off + size]
         handle = self._table.handle(fh)
         if handle is None:
-            raise pyfuse3.FUSEError(errno.EIO)
+            return self._text_again(fh, off)[:size]
         data = self._resolver.read_now(handle, off, size)
         return self._resolver.read(handle, off, size) if data is None else data
 
@@ -367,6 +367,14 @@ class Operations(pyfuse3.Operations):
     def _patience(self, ctx: RequestContext) -> float:
         """Seconds to wait for news of a name, so that a rotation can be told within PID 1's time too."""
         return max(0.0, self.systemd.seconds() - BOUNDED_SECONDS) if ctx.pid == 1 else math.inf
+
+    def _text_again(self, fh: int, off: int) -> bytes:
+        """A control file that a predecessor opened and that nobody has begun to read: half of it would be another's."""
+        inode = fh & ((1 << _INODE_BITS) - 1)
+        if off or fh >> 62 != 1 or inode not in control.FILES.values():
+            raise pyfuse3.FUSEError(errno.EIO)
+        text = self._texts[fh] = self._control.text(inode)
+        return text
 
     def _new_handle(self, inode: int) -> int:
         # Whoever takes over can tell from it which directory it is.
