@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import trio
@@ -65,7 +66,7 @@ async def flood(w: World, seconds: float, uid: int = USER, threads: int = 32) ->
             tries += 1
             try:
                 await w.cache.get(N(f"made-up-{number}-{tries}"), uid)
-            except (NotFound, Busy) as exc:
+            except (NotFound, Busy, trio.TooSlowError) as exc:
                 outcomes[type(exc).__name__] += 1
             await trio.sleep(0.02)
 
@@ -214,7 +215,7 @@ async def test_thousands_of_threads_are_told_at_once(autojump_clock: MockClock) 
         async with trio.open_nursery() as nursery:
             for number in range(4500):
                 nursery.start_soon(one, number)
-        assert outcomes[0.0] > 4000
+        assert sum(number for wait, number in outcomes.items() if wait < 0.1) > 4000
         assert max(outcomes) < 1
 
 
@@ -237,3 +238,37 @@ async def test_absences_are_remembered_for_so_many_names_only(autojump_clock: Mo
             with pytest.raises(NotFound):
                 await w.cache.get(N(f"made-up-{number}"))
         assert len(w.cache.records) == 4096
+
+
+async def test_a_flood_on_a_slow_vault_holds_no_look_up_for_long(autojump_clock: MockClock) -> None:
+    """A look-up that waits holds the folder's lock, and the news of a rotation waits for that."""
+    async with world(FakeVault(latency=1, list_refused=True)) as w:
+        waits: list[float] = []
+
+        async def one(number: int, tries: int) -> None:
+            begin = trio.current_time()
+            with suppress(NotFound, Busy):
+                await w.cache.get(N(f"made-up-{number}-{tries}"), USER)
+            waits.append(trio.current_time() - begin)
+
+        async def thread(number: int) -> None:
+            for tries in range(20):
+                await one(number, tries)
+                await trio.sleep(0.02)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(32):
+                nursery.start_soon(thread, number)
+        assert max(waits[len(waits) // 2 :]) <= 4.5
+
+
+async def test_two_users_who_make_names_up_leave_a_third_his_turn(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=0.05, list_refused=True)) as w:
+        for number in range(5):
+            w.vault.put(f"s{number}", "x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, w, 10, USER, 64)
+            nursery.start_soon(flood, w, 10, OTHER, 64)
+            await trio.sleep(2)
+            for number in range(5):
+                assert (await w.cache.get(N(f"s{number}"), 3000)).name == N(f"s{number}")

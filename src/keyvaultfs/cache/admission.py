@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.5
 """How long a name waits for its turn. A program that makes names up is slowed down by it, too."""
 
-_MOST_WAITING = 128
+_MOST_WAITING, _MOST_WAITING_OF_ONE = 1024, 64
+_MOST_TOLD = 128
 _STRAINED_SLOTS = 2
+_STRAINED_QUEUE = 4
+"""Names that may wait for those slots: a look-up that waits holds the folder's lock, and rotations wait for that."""
+
 _MOST_PAGES = 10
 _SHORTEST_NEGATIVE_TTL = 1.0
 _CAUSE = "names that no secret has are asked for too often by {}"
@@ -42,7 +47,7 @@ class Admission:
         self._concurrency = max(_STRAINED_SLOTS, concurrency)
         self._slots = trio.CapacityLimiter(self._concurrency)
         self._long_until = -math.inf
-        self._waiting = 0
+        self._waiting: Counter[int] = Counter()
         self._turns: dict[int, trio.Lock] = {}
         self._told: dict[int, float] = {}
 
@@ -63,6 +68,8 @@ class Admission:
         await self._wait_for_turn(uid)
         strained = self._budget.strained(trio.current_time())
         self._slots.total_tokens = _STRAINED_SLOTS if strained else self._concurrency
+        if strained and self._slots.statistics().tasks_waiting >= _STRAINED_QUEUE:
+            self._refuse(uid)
         return self._slots
 
     def answered(self, uid: int, failure: Exception | None) -> None:
@@ -127,10 +134,10 @@ class Admission:
         if turn is None and not self._budget.left(uid, trio.current_time()):
             self._budget.take(uid, trio.current_time())
             return
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting[uid] >= _MOST_WAITING_OF_ONE or self._waiting.total() >= _MOST_WAITING:
             self._refuse(uid)
         turn = self._turns.setdefault(uid, trio.Lock())
-        self._waiting += 1
+        self._waiting[uid] += 1
         try:
             with trio.move_on_after(_PATIENCE_SECONDS):
                 async with turn:
@@ -139,13 +146,14 @@ class Admission:
                     self._budget.take(uid, trio.current_time())
                     return
         finally:
-            self._waiting -= 1
-            if not turn.locked():
-                self._turns.pop(uid, None)
+            self._waiting[uid] -= 1
+            if not self._waiting[uid]:
+                del self._waiting[uid], self._turns[uid]
         self._refuse(uid)
 
     def _refuse(self, uid: int) -> NoReturn:
-        if uid in self._told or len(self._told) < _MOST_WAITING:
+        if uid in self._told or len(self._told) < _MOST_TOLD:
             self._told[uid] = trio.current_time()
+        self._budget.missed(trio.current_time())  # while a slow vault says little, too
         self._causes.begin(_CAUSE, f"uid {uid}", error="TooManyNames")
         raise Busy("TooManyNames")
