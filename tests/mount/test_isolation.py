@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import KEYVAULTFS, ROOT, environment, mounts_below, run, wait_until
+from tests.support.mount import KEYVAULTFS, environment, mounts_below, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from tests.support.vault import VaultProcess
 
     Started = Callable[..., "Background"]
-
-INSTALLED = Path(sys.executable).parent / "keyvaultfs"
-HELPER = Path(sys.executable).parent / "mount.keyvaultfs"
-SCRIPTS = ROOT / "packaging/bin"
 
 
 class Background:
@@ -135,6 +131,15 @@ def test_no_order_in_the_environment_reaches_them(started: Started) -> None:
     for pid in mount.each():
         found = {name for name in variables(pid) if not name.startswith("COVERAGE_")}
         assert found == {*harmless, "LC_ALL", "PATH"}
+
+
+def test_status_says_how_the_worker_is_confined(started: Started) -> None:
+    mount = started()
+    said = json.loads((mount.where / ".keyvaultfs/status").read_text())["privileges"]
+    kernel = Path(f"/proc/{mount.worker}/status").read_text()
+    assert said["system_calls_filtered"] is ("Seccomp:\t2" in kernel)
+    assert said["system_calls_filtered"]
+    assert said["landlock"] >= 0
 
 
 def test_no_tls_key_is_ever_logged(started: Started, tmp_path: Path) -> None:

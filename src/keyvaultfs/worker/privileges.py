@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 
 from keyvaultfs import isolation
+from keyvaultfs.worker import confinement
 
 DEFAULT_USER = "keyvaultfs"
 
@@ -37,6 +38,8 @@ class InForce:
     Attributes:
         mounted_by: uid and gid of who mounted. The files are theirs: the user that the worker became owns nothing, for
             other mounts' workers may be the same user.
+        system_calls_filtered: whether those that a worker has no use for are forbidden (seccomp).
+        landlock: the version of Landlock by which it may write no file, 0 for none.
     """
 
     user: str
@@ -46,11 +49,16 @@ class InForce:
     dumpable: bool
     core_limit: int
     memory_locked: bool
+    system_calls_filtered: bool
+    landlock: int
     notes: tuple[str, ...]
 
 
-def drop(run_as: str | None) -> InForce:
+def drop(run_as: str | None, *, programs: bool = False) -> InForce:
     """Become `run_as` (default `DEFAULT_USER`, if it exists) when root, and harden the process.
+
+    Args:
+        programs: whether it may run programs and write files, as azure-identity does when it asks Azure's tools.
 
     Raises:
         KeyError: `run_as` was named and does not exist.
@@ -79,6 +87,8 @@ def drop(run_as: str | None) -> InForce:
         dumpable=_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != 0,
         core_limit=resource.getrlimit(resource.RLIMIT_CORE)[0],
         memory_locked=locked,
+        system_calls_filtered=confinement.filter_calls(programs=programs),
+        landlock=0 if programs else confinement.restrict_files(),
         notes=tuple(notes),
     )
 
