@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import ssl
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,11 +25,11 @@ from keyvaultfs.transport.doors import Doors
 from keyvaultfs.transport.session import Answer, Transport, tls_context
 from tests.support import peer
 from tests.support.peer import OK, Peer
+from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tests.support.vault import VaultProcess
+    from pathlib import Path
 
 CONTEXT = tls_context(None)
 NAME = "http://vault.test/"
@@ -218,23 +221,25 @@ async def test_after_a_suspend_no_connection_of_before_is_used(transport: Transp
 
 
 @contextlib.contextmanager
-def relay(port: int) -> Iterator[tuple[Peer, threading.Event]]:
+def relay(port: int, tls: ssl.SSLContext | None = None) -> Iterator[tuple[Peer, threading.Event]]:
     """A proxy that makes tunnels to a port of loopback; while the event is set, those that are there carry nothing."""
     deaf = threading.Event()
 
-    def carry(source: socket.socket, sink: socket.socket, born_deaf: bool) -> None:
+    def carry(source: socket.socket, sink: socket.socket, *, born_deaf: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if born_deaf or not deaf.is_set():
                     sink.sendall(data)
 
-    def tunnel(peer: Peer, connection: socket.socket) -> None:
-        peer.request(connection)
-        with socket.create_connection(("127.0.0.1", port)) as far:
-            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=carry, args=(far, connection, deaf.is_set()), daemon=True)
+    def tunnel(peer: Peer, accepted: socket.socket) -> None:
+        born_deaf = deaf.is_set()
+        near = accepted if tls is None else tls.wrap_socket(accepted, server_side=True)
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            peer.request(near)
+            near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=partial(carry, far, near, born_deaf=born_deaf), daemon=True)
             back.start()
-            carry(connection, far, deaf.is_set())
+            carry(near, far, born_deaf=born_deaf)
             far.shutdown(socket.SHUT_RDWR)
             back.join()
 
@@ -242,22 +247,53 @@ def relay(port: int) -> Iterator[tuple[Peer, threading.Event]]:
         yield proxy, deaf
 
 
-async def test_a_tunnel_that_the_proxy_forgot_is_replaced(vault: VaultProcess) -> None:
-    with relay(int(vault.url.rpartition(":")[2])) as (proxy, deaf):
+def certified(authority: Path, name: str) -> ssl.SSLContext:
+    """A server's context with a certificate of the embedded vault's authority."""
+    text = authority.read_bytes()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA.from_pem(text, text).issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_tunnel_that_the_proxy_forgot_is_replaced(tmp_path: Path, scheme: str) -> None:
+    authority = tmp_path / "authority.pem"
+    with VaultProcess("--authority", str(authority)) as vault:
+        tls = certified(authority, "127.0.0.1") if scheme == "https" else None
+        with relay(int(vault.url.rpartition(":")[2]), tls) as (proxy, deaf):
+            transport = Transport(
+                max_requests=2,
+                context=tls_context(vault.ca_file),
+                metrics=TransportMetrics(),
+                https_proxy=proxy.url(scheme),
+                proxy_context=tls_context(vault.ca_file, for_proxy=True),
+                wrong_door=lambda _: False,
+            )
+            url = f"{vault.url}/secrets?api-version=7.4"
+            assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+            assert proxy.connections == 1
+            deaf.set()
+            assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+            assert proxy.connections == 2
+            transport.close()
+
+
+async def test_a_proxy_with_another_hosts_certificate_is_not_spoken_to(tmp_path: Path) -> None:
+    authority = tmp_path / "authority.pem"
+    with (
+        VaultProcess("--authority", str(authority)) as vault,
+        relay(1, certified(authority, "other.test")) as (proxy, _),
+    ):
         transport = Transport(
             max_requests=2,
             context=tls_context(vault.ca_file),
             metrics=TransportMetrics(),
-            https_proxy=proxy.url(),
-            wrong_door=lambda _: False,
+            https_proxy=proxy.url("https"),
+            proxy_context=tls_context(vault.ca_file, for_proxy=True),
         )
-        url = f"{vault.url}/secrets?api-version=7.4"
-        assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
-        assert proxy.connections == 1
-        deaf.set()
-        assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
-        assert proxy.connections == 2
+        assert await ask(transport, f"{vault.url}/secrets?api-version=7.4", 5) == "CertificateError"
         transport.close()
+        assert proxy.heard == []
 
 
 async def test_idle_connections_are_closed_and_not_only_left_alone(

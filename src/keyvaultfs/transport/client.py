@@ -53,9 +53,17 @@ class Adapter(HTTPAdapter):
         context: what certificates are verified with.
         connections: how many are kept.
         https_proxy: a proxy for https, or None.
+        proxy_context: what the proxy's certificate is verified with, if it speaks TLS itself.
     """
 
-    def __init__(self, context: ssl.SSLContext, connections: int, https_proxy: str | None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        connections: int,
+        https_proxy: str | None,
+        proxy_context: ssl.SSLContext | None,
+    ) -> None:
+        self._proxy_context = proxy_context
         self._context = context
         self._https_proxy = https_proxy
         self._pools: dict[str, Any] = {}
@@ -68,7 +76,9 @@ class Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         """Called by requests for a proxy."""
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+        manager = super().proxy_manager_for(
+            proxy, ssl_context=self._context, proxy_ssl_context=self._proxy_context, **kwargs
+        )
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
@@ -108,11 +118,19 @@ class Client:
         context: what certificates are verified with.
         connections: how many are kept.
         https_proxy: a proxy for https, or None.
+        proxy_context: what the proxy's certificate is verified with, if it speaks TLS itself.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, connections: int, https_proxy: str | None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        connections: int,
+        https_proxy: str | None,
+        proxy_context: ssl.SSLContext | None,
+    ) -> None:
         self.doors = Doors()
-        self._adapter = Adapter(context, connections, https_proxy)
+        self._adapter = Adapter(context, connections, https_proxy, proxy_context)
 
     def get(self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[Any], T]) -> T:
         """What `read` makes of an answer; tried in as many ways as there are, while the attempt has time.

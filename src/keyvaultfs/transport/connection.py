@@ -14,6 +14,7 @@ from keyvaultfs.transport.bounded import BoundedResponse
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
 
 def _bounded(*args: Any, **kwargs: Any) -> BoundedResponse:
@@ -63,6 +64,16 @@ class _HTTP(_Guarded, HTTPConnection):
 
 class _HTTPS(_Guarded, HTTPSConnection):
     response_class = staticmethod(_bounded)  # type: ignore[assignment]
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
+        """1.26 does not compare the names of a proxy's certificate where it is given a context."""
+        assert self.proxy_config is not None
+        context = self.proxy_config.ssl_context
+        if context is None:
+            raise ValueError("no context for the proxy")
+        wrapped = context.wrap_socket(sock, server_hostname=hostname)
+        self.proxy_is_verified = True
+        return wrapped
 
 
 class _Choosy:

@@ -47,8 +47,12 @@ class Answer:
         return f"<Answer {self.status} {len(self.body)} B>"
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
+def tls_context(ca_file: str | None, *, for_proxy: bool = False) -> ssl.SSLContext:
     """Verifies with `ca_file`, or with the system's own store.
+
+    Args:
+        ca_file: authorities.
+        for_proxy: the context is for a proxy that speaks TLS itself.
 
     Raises:
         UsageError: the file has no certificate, or cannot be read.
@@ -59,8 +63,9 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise UsageError(f"option ca_file={ca_file}: it holds no certificate in PEM form") from None
     except OSError as exc:
         raise UsageError(f"option ca_file={ca_file}: {exc.strerror}") from None
-    if version("urllib3").startswith("1."):
-        # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case.
+    if version("urllib3").startswith("1.") and not for_proxy:
+        # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case,
+        # except for a proxy.
         context.check_hostname = False
     return context
 
@@ -76,6 +81,7 @@ class Transport:
         max_requests: how many may be in flight; one more is kept for `get` with ``probe``.
         context: see `tls_context`.
         https_proxy: a proxy for https, or None.
+        proxy_context: what its certificate is verified with, if it speaks TLS itself.
         throttle: asked before each attempt, told of each outcome.
         metrics: counted here.
         rng: for jitter.
@@ -91,6 +97,7 @@ class Transport:
         context: ssl.SSLContext,
         metrics: TransportMetrics,
         https_proxy: str | None = None,
+        proxy_context: ssl.SSLContext | None = None,
         throttle: Throttle | None = None,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
@@ -107,7 +114,10 @@ class Transport:
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
         self._client = client.Client(
-            context, connections=max_requests + _PROBE_SLOTS, https_proxy=https_proxy
+            context,
+            connections=max_requests + _PROBE_SLOTS,
+            https_proxy=https_proxy,
+            proxy_context=proxy_context,
         )
 
     async def get(

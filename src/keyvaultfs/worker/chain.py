@@ -20,6 +20,8 @@ from keyvaultfs.transport.session import Transport, tls_context
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
 
 if TYPE_CHECKING:
+    import ssl
+
     from keyvaultfs.identity.token import TokenSource
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import Metrics
@@ -59,6 +61,7 @@ class Chain:
             max_requests=settings.max_requests,
             context=context,
             https_proxy=settings.https_proxy,
+            proxy_context=_proxy_context(settings),
             throttle=throttle,
             metrics=metrics.transport,
             rng=rng,
@@ -107,6 +110,11 @@ class Chain:
                         await self.client.reach()
                     except KeyVaultFSError:
                         continue
+
+
+def _proxy_context(settings: Settings) -> ssl.SSLContext | None:
+    speaks_tls = (settings.https_proxy or "").startswith("https:")
+    return tls_context(settings.ca_file, for_proxy=True) if speaks_tls else None
 
 
 def _source(settings: Settings, origin: Origin, transport: Transport) -> TokenSource:
