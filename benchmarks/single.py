@@ -14,6 +14,7 @@ import pyfuse3
 import trio
 
 from keyvaultfs import ipc
+from keyvaultfs.files.tree import Tree
 from keyvaultfs.ipc import Charge, Launch
 from keyvaultfs.settings import file
 from keyvaultfs.worker import privileges
@@ -50,7 +51,7 @@ def main() -> None:
         os.dup2(fd, number)
     charge = Charge(launch, init="", told="", successor=False, keeper=os.getpid())
     settings = file.settings(launch)
-    trio.run(Single(charge, settings, privileges.drop(settings.run_as), high).run)
+    trio.run(Single(charge, settings, Tree(), privileges.drop(settings.run_as), high).run)
 
 
 if __name__ == "__main__":
