@@ -79,6 +79,7 @@ class Charge:
         told: hex of the answer that the kernel was given, or "" when it has had none.
         successor: True when an earlier worker has served this mount.
         keeper: the keeper's process id.
+        renames: whether the keeper can announce by rename(2); a keeper of an earlier version cannot.
         workers: how many the keeper has started, this one included.
         lean: how many workers the kernel has killed for lack of memory: the more, the fewer values are kept.
         descriptors: numbers of those descriptors that not each keeper hands on.
@@ -89,6 +90,7 @@ class Charge:
     told: str = ""
     successor: bool = False
     keeper: int = 0
+    renames: bool = False
     workers: int = 0
     lean: int = 0
     descriptors: tuple[int, ...] = ()

@@ -155,6 +155,8 @@ def test_a_name_that_watchers_know_stays_without_the_kernel(memfd: int) -> None:
     assert (again.shown, again.told, again.changed, again.pending) == (True, False, True, True)
     dirent.shown = dirent.changed = False
     table.dirents.note(dirent)
+    dirent.token = b""
+    table.dirents.note(dirent)
     assert InodeTable(memfd, ORIGIN, TREE).dirents.by_key == {}
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper import lookup
+from keyvaultfs.keeper import announce
 from keyvaultfs.keeper.allowance import Allowance
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
@@ -392,14 +392,40 @@ def test_a_flood_of_log_lines_is_cut_and_counted(worker: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["..", ".", "", "a/b", "../../etc", "a\nb", "a\0b", "a" * 256, ".keyvaultfs", "\udc80", "a b"]
+    "name",
+    ["..", ".", "", "a//b", "/a", "a/", "a/../b", "a\nb", "a\0b", "a" * 256, ".keyvaultfs/x", "\udc80"],
 )
-def test_what_is_no_name_of_ours_is_not_looked_up(name: str) -> None:
-    assert not lookup.is_name(name)
+@pytest.mark.parametrize("what", ["rename", "unlink", "look"])
+def test_what_is_no_name_of_ours_is_not_touched(name: str, what: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no words, nor any use for them
+        announce.check("0" * 16, what, name, 0)
 
 
-def test_names_of_ours_are_looked_up() -> None:
-    assert all(lookup.is_name(name) for name in ("pw", "A-1", "server.key", "a_b", "a" * 127))
+@pytest.mark.parametrize(
+    ("token", "what", "name", "inode"),
+    [
+        ("0" * 15, "rename", "pw", 0),
+        ("../../etc/passwd", "rename", "pw", 0),
+        ("A" * 16, "rename", "pw", 0),
+        ("0" * 16 + "\n", "rename", "pw", 0),
+        ("0" * 16, "rmdir", "pw", 0),
+        ("0" * 16, "refresh", "pw", 70_000),
+        ("0" * 16, "refresh", "", 1),
+        ("0" * 16, "refresh", "", -5),
+        ("0" * 16, "refresh", "", 1 << 64),
+    ],
+)
+def test_what_the_child_may_not_do_is_not_asked_of_it(token: str, what: str, name: str, inode: int) -> None:
+    announcer = announce.Announcer(-1, "/nowhere", 1)
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no words, nor any use for them
+        announcer.ask(token, what, name, inode, 0)
+    assert announcer.fileno() is None
+
+
+def test_names_of_ours_are_renamed() -> None:
+    for name in ("pw", "A-1", "server.key", "a_b", "a" * 127, "app/.pgpass", "etc/a b"):
+        announce.check("0123456789abcdef", "rename", name, 0)
+    announce.check("0123456789abcdef", "refresh", "", 70_000)
 
 
 def test_helpers_have_a_bound() -> None:

@@ -44,13 +44,15 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
     fd = os.memfd_create("table")
     async with world(**kwargs) as w:
         table = InodeTable(fd, "https://v.vault.azure.net", TREE)
-        rotation = Rotation(table, FilesystemMetrics(), helper=lambda _: None, pending=lambda: 0)
+        rotation = Rotation(table, FilesystemMetrics(), ask=lambda *_: False, names=lambda: resolver)
         files = Files(TREE, w.cache, Causes(trio.current_time))
+        resolver = Resolver(files.editions, table, rotation, LOOK)
         operations = Operations(
             files=files,
             causes=Causes(trio.current_time),
             table=table,
-            resolver=Resolver(files.editions, table, rotation, LOOK),
+            resolver=resolver,
+            announcements=rotation.announcements,
             control=None,  # type: ignore[arg-type]
             look=LOOK,
             metrics=FilesystemMetrics(),

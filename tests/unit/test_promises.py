@@ -409,7 +409,7 @@ async def test_a_refused_listing_is_refused(autojump_clock: MockClock) -> None:
 
 async def test_prefetched_names_are_warm_before_anybody_asks_and_stay_so(autojump_clock: MockClock) -> None:
     async with world(
-        FakeVault(latency=1), prefetch=lambda name: name.key.startswith("pg-"), prefetch_lists=True
+        FakeVault(latency=1), prefetch=lambda name: name.key.startswith("pg-"), pages_wanted=lambda: math.inf
     ) as w:
         for name in ("pg-a", "pg-b", "other"):
             w.vault.put(name, name)

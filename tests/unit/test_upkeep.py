@@ -109,7 +109,7 @@ async def test_where_listing_fails_single_gets_keep_values_fresh_and_it_is_tried
     async with world(
         FakeVault(list_refused=fault == "list_refused", list_bad=fault == "list_bad"),
         prefetch=lambda name: prefetch and name.key == "s0000",
-        prefetch_lists=prefetch,
+        pages_wanted=lambda: math.inf if prefetch else 0,
     ) as w:
         names = fill(w.vault, 40)
         await trio.sleep(10)

@@ -23,7 +23,7 @@ from keyvaultfs.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Callable, Collection
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
     from keyvaultfs.cache.records import Record
     from keyvaultfs.cache.source import SecretSource
@@ -46,7 +46,9 @@ class Cache:
         matches: whether a name is to be shown at all.
         prefetch: whether a name is to be fetched without being asked for, and kept fresh.
         prefetch_names: names to prefetch that are known without a listing.
-        prefetch_lists: whether the listing must be read to know which names to prefetch.
+        pages_wanted: how many pages of the listing are to be read each `ttl` though nobody asks, as to know which names
+            to prefetch. A finite number is a wish: a listing that is longer, or refused, is no matter.
+        listed: is told of each listing that was read to its end.
         held: names and versions that others still hold on to.
         let_go: asks them to, best effort.
         concurrency: how many fetches that nobody waits for may be under way.
@@ -65,7 +67,8 @@ class Cache:
         matches: Callable[[SecretName], bool] = lambda _: True,
         prefetch: Callable[[SecretName], bool] = lambda _: False,
         prefetch_names: tuple[SecretName, ...] = (),
-        prefetch_lists: bool = False,
+        pages_wanted: Callable[[], float] = lambda: 0,
+        listed: Callable[[Sequence[ListItem]], None] = lambda _: None,
         held: Callable[[], Collection[tuple[SecretName, Version]]] = tuple,
         let_go: Callable[[SecretName], None] = lambda _: None,
         concurrency: int = 14,
@@ -80,6 +83,7 @@ class Cache:
         self.rotated = self._known.rotated
         self._nursery: trio.Nursery | None = None
         self.listings = Listings(self._known, source, self.outage, self._home, matches)
+        self.listings.told = listed
         self._fetches = Fetches(self._known, source, self.outage, self._home, concurrency)
         self.admission = Admission(limits, self.listings, causes, concurrency)
         self._matches = matches
@@ -96,7 +100,7 @@ class Cache:
             let_go=let_go,
             prefetch=prefetch,
             prefetch_names=prefetch_names,
-            lists=prefetch_lists,
+            pages_wanted=pages_wanted,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -290,6 +294,15 @@ class Cache:
             if math.isinf(self.outage.last_answer)
             else round(now - self.outage.last_answer, 1),
         }
+
+    def follows(self, name: SecretName) -> bool:
+        """Whether a name's version is known, so that `rotated` tells of its changes."""
+        record = self.records.get(name.key)
+        return record is not None and record.version is not None
+
+    def verify(self, name: SecretName) -> None:
+        """Ask for a name that the listing lacks: names may move between its pages."""
+        self._fetches.soon(self._known.record(name))
 
     def _home(self) -> trio.Nursery:
         assert self._nursery is not None, "run() has not started"

@@ -85,7 +85,8 @@ class Known:
         digest = self._compared(record, secret)
         racy = freshness.racy(secret)
         if record.version != secret.version:
-            self._tell(record, secret.version)
+            appeared = isinstance(record.verdict, NotFound | Disabled)
+            self._tell(record, secret.version, appeared=appeared, updated=secret.properties.updated)
             self.metrics.rotations += record.version is not None
         record.name, record.version, record.properties = secret.name, secret.version, secret.properties
         record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
@@ -105,7 +106,8 @@ class Known:
     def answered_no(self, record: Record, exc: Exception, now: float) -> None:
         """The vault has no such secret, or does not give it."""
         self.metrics.rotations += record.version is not None
-        self._tell(record, UNREADABLE if isinstance(exc, Refused) else None)
+        new = UNREADABLE if isinstance(exc, Refused) else None
+        self._tell(record, new, gone=isinstance(exc, NotFound | Disabled))
         if record.version is not None:
             self.store.drop(record.name, record.version)
         record.version, record.properties, record.digest, record.hot = None, None, b"", False
@@ -125,15 +127,16 @@ class Known:
         record.checked, record.hot = max(record.checked, sent), False
         self._check(record)
 
-    def is_changed(self, record: Record, *, tell: bool) -> None:
+    def is_changed(self, record: Record, *, tell: bool, updated: int | None = None) -> None:
         """A listing shows it otherwise: it must be asked for before it is served as fresh.
 
         Args:
             record: of the name.
             tell: whether others are to hear of it before anybody asks.
+            updated: of what it shows, in Unix seconds.
         """
         if tell and not record.outdated:
-            self._tell(record, None)
+            self._tell(record, None, updated=updated)
         record.outdated = True
 
     def is_there(self, record: Record, item: ListItem, sent: float) -> None:
@@ -196,9 +199,19 @@ class Known:
         if record.version is not None:
             self.store.check(record.name, record.version, record.checked + self._shift)
 
-    def _tell(self, record: Record, new: Version | None) -> None:
-        """Who holds on to a name's inode is told that it stands for something else."""
-        self._send.send_nowait(Rotated(record.name, record.version, new))
+    def _tell(
+        self,
+        record: Record,
+        new: Version | None,
+        *,
+        gone: bool = False,
+        appeared: bool = False,
+        updated: int | None = None,
+    ) -> None:
+        """Who holds on to a name's inode is told that it stands for something else. Arguments as of `Rotated`."""
+        self._send.send_nowait(
+            Rotated(record.name, record.version, new, gone=gone, appeared=appeared, updated=updated)
+        )
 
     def _load(self) -> None:
         """What a predecessor left in the store."""

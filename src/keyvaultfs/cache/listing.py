@@ -24,6 +24,7 @@ class Listing:
         complete: whether that is all.
         failure: why it will never be complete.
         worth: how many pages it may have; with more it is given up.
+        quiet: whether nobody is to hear of a refusal, since nothing depends on it.
         shown: what of a whole one is shown, once somebody has asked.
     """
 
@@ -31,6 +32,7 @@ class Listing:
         self.began = began
         self.worth = worth
         self.given_up = False
+        self.quiet = True
         self.items: list[ListItem] = []
         self.positions: dict[str, int] = {}
         self.shown: tuple[ListItem, ...] | None = None

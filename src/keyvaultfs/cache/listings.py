@@ -16,7 +16,7 @@ from keyvaultfs.cache.listing import Listing
 from keyvaultfs.errors import BadAnswer, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
     from keyvaultfs.cache.known import Known
     from keyvaultfs.cache.outage import Outage
@@ -40,6 +40,7 @@ class Listings:
         verdict: why there was none, and until when that is remembered.
         heard: is told each line, with the time at which its page was asked for.
         heard_all: is told of a whole listing.
+        told: is told what of a whole listing is shown.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Listings:
         self.verdict: tuple[Exception, float] | None = None
         self.heard: Callable[[ListItem, float], None] = lambda _item, _sent: None
         self.heard_all: Callable[[Listing], None] = lambda _listing: None
+        self.told: Callable[[Sequence[ListItem]], None] = lambda _items: None
         self._known = known
         self._limits = known.limits
         self._source = source
@@ -94,8 +96,12 @@ class Listings:
         self._metrics.stale_served += 1
         yield self._shown([item for item in old.items if item.name.key not in given])
 
-    def start(self, worth: float = math.inf) -> Listing:
-        """The reading that is under way, or a new one; given up after `worth` pages."""
+    def start(self, worth: float = math.inf, *, quiet: bool = False) -> Listing:
+        """The reading that is under way, or a new one; given up after `worth` pages.
+
+        Args:
+            quiet: whether nobody is to hear of a refusal.
+        """
         now = trio.current_time()
         if (
             self.reading is None
@@ -105,6 +111,7 @@ class Listings:
             self.reading = Listing(now, worth)
             self._home().start_soon(self._read, self.reading)
         self.reading.worth = max(self.reading.worth, worth)
+        self.reading.quiet = self.reading.quiet and quiet
         return self.reading
 
     def names_known(self) -> int:
@@ -156,13 +163,15 @@ class Listings:
             if current:
                 self.last, self.verdict = reading, None
                 self.heard_all(reading)
+                self.told(self._shown(reading.items))
             return
         failure = reading.failure or Unavailable("Interrupted")
         if isinstance(failure, NOBODY_ANSWERED):
             self._outage.failed("the listing", failure, reading.began)
             self.verdict = (failure, now + FAILURE_SECONDS)
         else:
-            self._outage.refused("the listing", failure, now)
+            if not reading.quiet:
+                self._outage.refused("the listing", failure, now)
             self.verdict = (failure, now + self._limits.negative_ttl)
 
     def _judge(self, listing: Listing, now: float) -> Verdict:

@@ -36,11 +36,19 @@ class Rotated:
     """A name no longer stands for `old`.
 
     `new` is UNREADABLE when the vault refuses its value, and None when there is no such name or nobody has asked.
+
+    Attributes:
+        gone: there is no such secret, or it is disabled.
+        appeared: there was none a moment ago.
+        updated: of what it stands for now, in Unix seconds.
     """
 
     name: SecretName
     old: Version | None
     new: Version | None
+    gone: bool = False
+    appeared: bool = False
+    updated: int | None = None
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class Refresher:
         let_go: asks them to, best effort.
         prefetch: whether a name is to be fetched without being asked for, and kept fresh.
         prefetch_names: names to prefetch that are known without a listing.
-        lists: whether the listing must be read to know which names to prefetch.
+        pages_wanted: as of `Cache`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Refresher:
         let_go: Callable[[SecretName], None],
         prefetch: Callable[[SecretName], bool],
         prefetch_names: tuple[SecretName, ...],
-        lists: bool,
+        pages_wanted: Callable[[], float],
     ) -> None:
         self._known = known
         self._limits = known.limits
@@ -71,7 +71,7 @@ class Refresher:
         self._let_go = let_go
         self._prefetch = prefetch
         self._prefetch_names = prefetch_names
-        self._lists = lists
+        self._pages_wanted = pages_wanted
         self._rng = rng
         # Rounds begin at a random moment of the mount's life, so that machines booted together, or cut off together,
         # do not come together from then on.
@@ -107,7 +107,7 @@ class Refresher:
         wanted = record.hot or self._prefetch(item.name)
         if freshness.changed(record.properties, item.properties):
             # Whoever holds on to one that is not wanted needs no value now: the next look-up fetches it.
-            self._known.is_changed(record, tell=not wanted)
+            self._known.is_changed(record, tell=not wanted, updated=item.properties.updated)
             if wanted:
                 self._fetches.soon(record)
         elif record.racy and (wanted or record.name.key in self._held_names()):
@@ -139,7 +139,8 @@ class Refresher:
         horizon = then + freshness.shortest_lead(ttl)
         due = self._due(now, horizon)
         unusable = self._listings.unusable(now)
-        list_due = self._lists and not unusable and self._listing_is_due(horizon)
+        wanted = self._pages_wanted()
+        list_due = wanted > 0 and not unusable and self._listing_is_due(horizon)
         if not due and not list_due:
             self._round = max(self._round, then)
             return
@@ -148,7 +149,7 @@ class Refresher:
         if list_due or (not unusable and freshness.listing_is_cheaper(saved, self._listings.names_known())):
             verdict = self._listings.verdict
             if verdict is None or now >= verdict[1]:
-                self._listings.start(math.inf if list_due else saved)
+                self._start_listing(wanted if list_due else 0, saved)
             return
         self._round = max(self._round, then)
         for record in due[:1] if self._outage else due:
@@ -163,6 +164,12 @@ class Refresher:
                 self._let_go(record.name)
                 continue
             self._fetches.soon(record)
+
+    def _start_listing(self, wanted: float, saved: float) -> None:
+        # What nothing depends on is not complained of when it is refused.
+        wish = 0 < wanted < math.inf
+        wish = wish and not freshness.listing_is_cheaper(int(saved), self._listings.names_known())
+        self._listings.start(max(wanted, saved), quiet=wish)
 
     def _due(self, now: float, horizon: float) -> list[Record]:
         """What must be checked now so that it is not older than `ttl` when it is."""

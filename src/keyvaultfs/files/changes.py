@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.files.tree import File
+from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A file no longer shows `old`. `new` is None when it shows nothing, or nobody has asked for what."""
+    """A file no longer shows `old`. `new` is None when it shows nothing, or nobody has asked for what.
+
+    Attributes:
+        gone: it shows nothing.
+        appeared: it showed nothing a moment ago.
+        updated: of what it shows now, in Unix seconds.
+    """
 
     file: File
     old: str | None
     new: str | None
+    gone: bool = False
+    appeared: bool = False
+    updated: int | None = None
 
 
 class Changes:
@@ -52,12 +62,20 @@ class Changes:
         found = []
         for file in self.files_of(event.name):
             if file.recipe.plain and file.recipe.sources[0].current:
-                found.append(Changed(file, event.old, event.new))
+                found.append(self._plain(file, event))
                 continue
             known = self._editions.peek(file)
             if file.path not in self._editions.broken:
-                found.append(Changed(file, None, None if known is None else known.id))
+                new = None if known is None else known.id
+                found.append(Changed(file, None, new, event.gone and new is None, event.appeared))
         return tuple(found)
+
+    def _plain(self, file: File, event: Rotated) -> Changed:
+        new: str | None = event.new
+        if new not in {None, UNREADABLE}:
+            known = self._editions.peek(file)  # a decoded one has another id than its version
+            new = new if known is None else known.id
+        return Changed(file, event.old, new, event.gone, event.appeared, event.updated)
 
     async def follow(
         self, rotated: trio.MemoryReceiveChannel[Rotated], into: trio.MemorySendChannel[tuple[Changed, ...]]

@@ -13,12 +13,12 @@ from keyvaultfs.files.sources import Sources
 from keyvaultfs.files.tree import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.log import Causes
-    from keyvaultfs.model import SecretName, VersionItem
+    from keyvaultfs.model import ListItem, SecretName, VersionItem
 
 
 class Files:
@@ -40,7 +40,7 @@ class Files:
     ) -> None:
         self.tree = tree
         self.broken = Breakage(causes)
-        sources = Sources(cache, tags)
+        self._sources = sources = Sources(cache, tags)
         self.editions = Editions(cache, sources, Made(cache.store), self.broken, decode=decode)
         self.listing = Listing(tree, cache, sources)
         self.changes = Changes(tree, self.editions)
@@ -50,6 +50,28 @@ class Files:
     def of(self, name: SecretName) -> Iterator[File]:
         """The files that are made of a secret's current version."""
         return self.changes.files_of(name)
+
+    def listed(self, items: Iterable[ListItem]) -> Iterator[tuple[File, int | None]]:
+        """The files that a whole listing of the vault stands for, and when each was last updated, in Unix seconds."""
+        listing = [one for one in self.tree.directories.values() if one.lists]
+        for item in items:
+            if self._sources.shows(item.properties.tags):
+                for directory in listing:
+                    for _, file in self.tree.shown(directory, item.name):
+                        yield file, item.properties.updated
+
+    def is_listed(self, file: File) -> bool:
+        """Whether it is there because the vault's listing has it, and not because the configuration names it."""
+        return file.key not in self.tree.named
+
+    def follows(self, file: File) -> bool:
+        """Whether a file's changes are told without a listing: its secret's version is known."""
+        return any(self._cache.follows(one.name) for one in file.recipe.sources)
+
+    def verify(self, file: File) -> None:
+        """Ask for the secrets of a file that a listing lacks."""
+        for one in file.recipe.sources:
+            self._cache.verify(one.name)
 
     async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         """All versions of a secret, asked of the vault each time.

@@ -67,9 +67,15 @@ def _owned(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
     return attributes
 
 
-def directory(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
-    """A directory. Its link count is 1, which tells find(1) that it says nothing of subdirectories."""
+def directory(look: Appearance, inode: int, mode: int, changed: int | None = None) -> pyfuse3.EntryAttributes:
+    """A directory. Its link count is 1, which tells find(1) that it says nothing of subdirectories.
+
+    Args:
+        changed: when what it shows last changed, in nanoseconds of Unix time; None if that never changes.
+    """
     attributes = base(look, inode, stat.S_IFDIR | mode)
+    if changed is not None:
+        attributes.st_mtime_ns = attributes.st_ctime_ns = changed
     attributes.attr_timeout = FOREVER
     return attributes
 
@@ -88,7 +94,9 @@ def secret(
     superseded = node.superseded
     look = look.of(node.name.look)
     attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
-    if superseded:  # with 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2)
+    if superseded and content is node:
+        # With 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2). One that is bound
+        # elsewhere and shows the new bytes is no deleted file, and does not look like one.
         attributes.st_nlink = 0
     attributes.entry_timeout = max(0.0, entry_timeout)
     attributes.attr_timeout = 0 if superseded else FOREVER

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from keyvaultfs.files.files import Files
     from keyvaultfs.files.tree import File
+    from keyvaultfs.filesystem.announcements import Announcements
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
     from keyvaultfs.filesystem.directory import Line, SmallDirectory
@@ -67,6 +68,7 @@ class Operations(pyfuse3.Operations):
         files: Files,
         table: InodeTable,
         resolver: Resolver,
+        announcements: Announcements,
         control: Control,
         look: Appearance,
         causes: Causes,
@@ -79,6 +81,7 @@ class Operations(pyfuse3.Operations):
         self._files = files
         self._table = table
         self._resolver = resolver
+        self._announcements = announcements
         self._control = control
         self._look = look
         self._causes = causes
@@ -102,25 +105,27 @@ class Operations(pyfuse3.Operations):
             return self._lookup_control(parent_inode, name)
         if name == control.NAME and folder is self._files.tree.root:
             return self._control_attributes(control.DIRECTORY)
+        if ctx.pid == self._announcements.pid or name[:1] == b".":
+            ours, inode = self._announcements.look_up(parent_inode, name, ctx.pid)
+            if ours:
+                return self._resolver.child_attributes(inode)
         found = self._child(folder, name)
         if found is None:
             return self._never()
         if isinstance(found, Directory):
             return self._shown_folder(found)
         known = self._resolver.lookup_now(found, name)
-        if known is not None:
-            return known
-        return self._resolver.lookup(found, name, self._patience(ctx), ctx.uid)
+        return self._resolver.lookup(found, name, self._patience(ctx), ctx.uid) if known is None else known
 
     @request
-    def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
         folder = self._folder(inode)
         if folder is not None:
             return self._folder_attributes(inode, folder)
         if inode in self._table.directories.by_inode:
             return self._control.directory(inode)
         own = self._control.attributes(inode)
-        return own if own is not None else self._resolver.getattr(self._node(inode))
+        return own if own is not None else self._resolver.getattr(self._node(inode), ctx.pid)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel drops references. Has no answer, so it has no errno either, and is no `request`."""
@@ -249,8 +254,23 @@ class Operations(pyfuse3.Operations):
 
     # Answered by handlers too: a remount can clear the kernel's read-only flag.
     _refused: Any = request(_refuse_write)
-    create = link = mkdir = mknod = removexattr = rename = rmdir = _refused
-    setattr = setxattr = symlink = unlink = write = _refused
+    create = link = mkdir = mknod = removexattr = rmdir = _refused
+    setattr = setxattr = symlink = write = _refused
+
+    @request
+    def rename(self, *what: Any) -> None:
+        """For the keeper's child alone, by which watchers hear of a rotation."""
+        parent_old, name_old, parent_new, name_new, flags, _ = what
+        if flags or parent_old != parent_new:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        if not self._announcements.rename(parent_new, name_old, name_new):
+            raise pyfuse3.FUSEError(errno.EROFS)
+
+    @request
+    def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """As `rename`."""
+        if not self._announcements.unlink(parent_inode, name, ctx.pid):
+            raise pyfuse3.FUSEError(errno.EROFS)
 
     async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
         if parent == control.DIRECTORY:
@@ -309,7 +329,8 @@ class Operations(pyfuse3.Operations):
 
     def _folder_attributes(self, inode: int, folder: Directory) -> pyfuse3.EntryAttributes:
         look = self._look.of(folder.look)
-        return attributes.directory(look, inode, look.dir_mode)
+        changed = self._table.changed if folder is self._files.tree.root else None
+        return attributes.directory(look, inode, look.dir_mode, changed)
 
     def _shown_folder(self, folder: Directory) -> pyfuse3.EntryAttributes:
         """Of a folder that is looked up; counts as a reference to it."""

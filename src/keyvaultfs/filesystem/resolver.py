@@ -18,6 +18,8 @@ from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.model import UNREADABLE, VERSION_PATTERN
 
 if TYPE_CHECKING:
+    from pyfuse3 import InodeT
+
     from keyvaultfs.files.editions import Edition, Editions
     from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.attributes import Appearance
@@ -43,6 +45,7 @@ class Resolver:
         self.waiting: Counter[str] = Counter()
         """by the file's key: look-ups that may wait for the network"""
         self._values: dict[int, SecretValue | None] = {}
+        self._switching: dict[int, trio.Event] = {}
         self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
 
     async def lookup(
@@ -55,27 +58,18 @@ class Resolver:
             patience: seconds after which what is known is good enough.
             uid: who looks it up.
         """
-        helped = self._rotation.old_answers.get(file.key)
-        if helped is not None and self._table.has(helped[0]):
-            node, seen = helped
-            seen.set()
-            self._table.looked_up(node)
-            return attributes.secret(self._look, node, self._table.content(node))
         self.waiting[file.key] += 1
         try:
             edition = await self._named(file, patience, uid)
             node = await self._node(edition)
+        except NotFound:
+            await self._pass_on(file, None)
+            raise
         finally:
             self.waiting[file.key] -= 1
             if not self.waiting[file.key]:
                 del self.waiting[file.key]
-        told = self._table.told.get(file.key)
-        if told is not None and told is not node:
-            # The notification for the old inode comes first, or a watch on it stays silent (tried). On a look-up
-            # that holds the directory's lock it cannot succeed; hence the bound.
-            _, done = self._rotation.supersede(told)
-            with trio.move_on_after(BOUNDED_SECONDS):
-                await done.wait()
+        if await self._pass_on(file, node):
             # Meanwhile the name may have moved on: an inode that lost it must not get it back.
             later = self._editions.peek(file)
             newer = None if later is None else self._known_node(later)
@@ -83,13 +77,33 @@ class Resolver:
                 edition, node = later, newer
             elif not self._table.has(node):  # the kernel was told of it by another look-up, and has let it go
                 node = await self._node(edition)
+        elif node.superseded and self._table.told.get(file.key) is node:
+            self._rotation.confirm(node)
         now = trio.current_time()
         return self._tell(node, spelling, edition.expires - now, now)
+
+    async def _pass_on(self, file: File, node: Node | None) -> bool:
+        """The name stands for `node`. If the kernel was told of another inode, watchers hear of it first.
+
+        Or the event that waits for the last close of the old one comes too early (tried). A look-up that holds the
+        directory's lock waits in vain, hence the bound; and it does not wait while others hold that lock.
+        """
+        told = self._table.told.get(file.key)
+        if told is None or told is node:
+            return False
+        if node is None or node.version == UNREADABLE:
+            done = self._rotation.supersede(told)
+        else:
+            done = self._rotation.supersede(told, node.version, node.updated)
+        if self._rotation.can_wait():
+            with trio.move_on_after(BOUNDED_SECONDS):
+                await done.wait()
+        return True
 
     def lookup_now(self, file: File, spelling: bytes) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
         node = self._table.told.get(file.key)
-        if node is None or node.state is not State.CURRENT or file.key in self._rotation.old_answers:
+        if node is None or node.state is not State.CURRENT or file.key in self._rotation.unannounced:
             return None
         now = trio.current_time()
         edition = self._editions.ready(file, now)
@@ -132,7 +146,7 @@ class Resolver:
             self._placeholder.st_ino = dirent.inode
             return self._placeholder, dirent
         left = 0.0
-        if node.state is State.CURRENT:
+        if node.state is State.CURRENT and file.key not in self._rotation.unannounced:
             edition = self._editions.fresh(file, now)
             if edition is not None and node.version == edition.id:
                 left = self._editions.left(edition, now)
@@ -150,14 +164,38 @@ class Resolver:
             return attributes.base(self._look, node.inode, stat.S_IFREG | self._look.mode), node
         return attributes.secret(self._look, node, node), node
 
-    def getattr(self, node: Node) -> pyfuse3.EntryAttributes:
-        """Attributes of an inode; never the network. A superseded one may switch to its name's current edition."""
-        if node.superseded and not self._table.is_open(node):
-            edition = self._editions.peek(node.name)
-            current = None if edition is None else self._known_node(edition)
-            if current is not None:
+    def getattr(self, node: Node, pid: int) -> pyfuse3.EntryAttributes:
+        """Attributes of an inode; never the network.
+
+        One that lost its name is bound elsewhere, and switches to the name's current edition when the kernel fetches
+        its attributes through the keeper's child: only then is the size that an OPEN goes with sure to have arrived.
+        """
+        if node.superseded and self._rotation.is_behind(node):
+            current = self.current(node.name)
+            if current is not None and self._rotation.announcements.refreshes(node.inode, pid):
                 self._table.show(node, current)
+            else:
+                self._rotation.want_refresh(node)
         return attributes.secret(self._look, node, self._table.content(node))
+
+    def current(self, file: File) -> Node | None:
+        """The inode that a name stands for, as far as is known without asking anybody."""
+        edition = self._editions.peek(file)
+        return None if edition is None else self._known_node(edition)
+
+    def hanging(self) -> int:
+        """How many names are looked up that may wait for the network."""
+        return len(self.waiting)
+
+    def child_attributes(self, found: Node | InodeT) -> pyfuse3.EntryAttributes:
+        """What the keeper's child is told of an inode, for the moment; 0 is none."""
+        if not isinstance(found, int):
+            return attributes.secret(self._look, found, self._table.content(found))
+        if not found:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        passing = attributes.base(self._look, found, stat.S_IFREG | self._look.mode)
+        passing.attr_timeout = 1.0  # stat(2) does not ask for them again
+        return passing
 
     def open_now(self, node: Node) -> tuple[Handle, bool] | None:
         """As `open`, where that need not wait, else None."""
@@ -187,22 +225,36 @@ class Resolver:
         if node.state is State.CURRENT:
             if node.version == edition.id:
                 return self._opened(node), True
-            _, done = self._rotation.supersede(node)
-            with trio.move_on_after(BOUNDED_SECONDS):
-                await done.wait()
+            done = self._rotation.supersede(node, edition.id, edition.updated)
+            if self._rotation.can_wait():
+                with trio.move_on_after(BOUNDED_SECONDS):
+                    await done.wait()
             raise pyfuse3.FUSEError(errno.ESTALE)
-        # Only a bind mount, or a path through /proc/PID/fd, still leads to a superseded inode.
-        if node.state is State.SUPERSEDED:
-            asked, _ = self._rotation.supersede(node)
-            with trio.move_on_after(BOUNDED_SECONDS):
-                await asked.wait()
-            if not asked.is_set():
-                # The kernel goes by the size that it has: with the new bytes a password would be cut short.
-                return self._opened(node), False
+        # A bind mount, or a path through /proc/PID/fd, leads to an inode without a name; or the name was lost just now.
         current = await self._node(edition)
-        if not self._table.is_open(node):
-            self._table.show(node, current)
+        if self._table.content(node) is not current and not self._table.is_open(node):
+            await self._switch(node, current)
         return self._opened(node), False
+
+    async def _switch(self, node: Node, current: Node) -> None:
+        """Have an inode without a name show the current bytes. Never before the kernel has their size.
+
+        The kernel goes by the size that it has, for splice(2) even without asking again: with the new bytes a password
+        would be cut short.
+        """
+        waiting = self._switching.get(node.inode)
+        if waiting is not None:
+            await waiting.wait()
+            return
+        self._switching[node.inode] = done = trio.Event()
+        try:
+            if not await self._rotation.ask_again(node) or await self._rotation.refresh(node):
+                return
+            if self._table.has(node) and not self._table.is_open(node):
+                self._table.show(node, current)  # no child can do it here, as in a mount of a user's
+        finally:
+            del self._switching[node.inode]
+            done.set()
 
     def read_now(self, handle: Handle, offset: int, size: int) -> bytes | None:
         """As `read`, where the bytes are in memory, else None."""
@@ -222,7 +274,10 @@ class Resolver:
     def release(self, fh: int) -> None:
         """Close a handle."""
         self._values.pop(fh, None)
+        handle = self._table.handles.get(fh)
         self._table.release(fh)
+        if handle is not None and handle.node.superseded:
+            self._rotation.want_refresh(handle.node)
 
     async def pinned(self, name: SecretName, version: str) -> pyfuse3.EntryAttributes:
         """The inode of versions/NAME/VERSION.
@@ -251,6 +306,8 @@ class Resolver:
         node.promised = now + min(left, _LOOKUP_TO_OPEN_SECONDS)
         if not self._table.tell(node, spelling):
             left = 0.0  # the kernel asks again each time, and remembers nothing that a rotation would have to undo
+        if node.name.key in self._rotation.unannounced:
+            left = 0.0  # or the child would find the new inode where it is to find the old one, or none
         return attributes.secret(self._look, node, node, entry_timeout=left)
 
     def _opened(self, node: Node) -> Handle:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
 from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.keeper import lookup, mounting, unmounting
+from keyvaultfs.keeper import announce, mounting, unmounting
+from keyvaultfs.keeper.announce import Announcer
 from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.2
 """How often the worker's state is read: SIGCHLD waits for its last thread, and a thread may be stuck."""
+
+_ANNOUNCE_SECONDS = 5.0
+"""Beyond the time of one request of the kernel, since a rename waits for a look-up in the same folder."""
 
 _STOP_SECONDS = 1.0
 _INIT_SECONDS = 5.0
@@ -85,7 +89,7 @@ class Keeper:
             "ready": self._on_ready,
             "probed": self._on_probed,
             "failed": self._on_failed,
-            "lookup": self._on_lookup,
+            "announce": self._on_announce,
             "poke": self._on_poke,
             "ended": lambda *_: self.presence.look(),
         }
@@ -97,7 +101,14 @@ class Keeper:
             The exit code: 0 after an unmount from anywhere, 1 when the mount could not be held.
         """
         self.audit = AuditTarget(self.settings.audit)
-        self.device = high(mounting.mount(self.launch, self.settings))
+        made = mounting.mount(self.launch, self.settings)
+        self.device = high(made.device)
+        self.announcer = Announcer(
+            made.clone if made.clone < 0 else high(made.clone),
+            self.launch.mountpoint,
+            self.settings.timeout + _ANNOUNCE_SECONDS,
+        )
+        self._renames = made.writable
         self.presence = Presence(mounting.connection(self.launch.mountpoint), self.device)
         try:
             self.table = high(os.memfd_create("keyvaultfs-table", os.MFD_CLOEXEC))
@@ -148,6 +159,8 @@ class Keeper:
                 self.guard.run(self.mail.pass_log, life.process)
             if life.process.channel.sock.fileno() in events:
                 self.guard.run(self._on_messages, life.process)
+        if self.announcer.fileno() in events:
+            self.guard.run(self._on_announced)
         self.guard.run(self._reap)
         self.guard.run(self._mind_presence, self.presence.fd in events)
         self.guard.run(self._mind_workers)
@@ -163,6 +176,9 @@ class Keeper:
         for life in self.succession.lives():
             for fd in self.mail.wanted(life.process, time.monotonic()):
                 poll.register(fd, select.POLLIN)
+        announcing = self.announcer.fileno()
+        if announcing is not None:
+            poll.register(announcing, select.POLLIN)
         events.update(fd for fd, _ in poll.poll(int(_TICK_SECONDS * 1000)))
 
     def _on_signals(self) -> None:
@@ -221,20 +237,29 @@ class Keeper:
     def _on_failed(self, process: WorkerProcess, message: Message) -> None:
         process.words = message.text("words")
 
-    def _on_lookup(self, process: WorkerProcess, message: Message) -> None:
-        name = message.text("name")
-        if self.succession.serves(process) and lookup.is_name(name):
-            self._ask_mount(name)
+    def _on_announce(self, process: WorkerProcess, message: Message) -> None:
+        if not self.succession.serves(process):
+            return
+        token, inode = message.text("token"), message.facts.get("inode", 0)
+        if not isinstance(inode, int):
+            raise ipc.Noise
+        code = self.announcer.ask(token, message.text("do"), message.text("name"), inode, time.monotonic())
+        if code is not None:
+            process.channel.send("announced", token=token, code=code)
+
+    def _on_announced(self) -> None:
+        worker = self.succession.worker
+        for token, code in self.announcer.answers(self.children.bury):
+            if worker is not None:
+                worker.process.channel.send("announced", token=token, code=code)
 
     def _on_poke(self, *_: object) -> None:
-        self._ask_mount("")
+        self._ask_mount()
 
-    def _ask_mount(self, name: str) -> int | None:
+    def _ask_mount(self) -> int | None:
         if not self.children.admit(time.monotonic()):
             return None
-        close = [self.device, self.table, self.values, self.readers, self._signals.fileno()]
-        close += [life.process.channel.sock.fileno() for life in self.succession.lives()]
-        pid = lookup.lookup(self.launch.mountpoint, name, close)
+        pid = announce.poke(self.launch.mountpoint)
         self.children.add(pid)
         return pid
 
@@ -247,6 +272,7 @@ class Keeper:
         was = self.presence.gone
         end = self.presence.check(time.monotonic(), changed=changed)
         if self.presence.gone and not was:
+            self.announcer.end(self.children.bury)
             for life in self.succession.lives():
                 life.process.channel.send("unmounted")
         if end is not None and self._stop is None:
@@ -289,6 +315,7 @@ class Keeper:
             told=self.told,
             successor=self._served,
             keeper=os.getpid(),
+            renames=self._renames,
             workers=self._started,
             lean=self._lean,
             descriptors=tuple(more),
@@ -324,7 +351,7 @@ class Keeper:
 
     def _mind_readiness(self) -> None:
         if self.readiness.open and self._asking is None:
-            self._asking = self._ask_mount("")
+            self._asking = self._ask_mount()
         verdict = self.readiness.verdict(time.monotonic()) if self._stop is None else None
         if verdict is None:
             return
@@ -337,6 +364,9 @@ class Keeper:
     def _tick(self) -> None:
         now = time.monotonic()
         self.mail.tell_what_is_lost(now)
+        for token, code in self.announcer.mind(now, self.children.bury):
+            for life in self.succession.lives():
+                life.process.channel.send("announced", token=token, code=code)
         self.sink.flush()
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:
@@ -352,6 +382,7 @@ class Keeper:
 
     def _end_mount(self, *, abort: bool = False) -> None:
         """Unmount, and see that both processes end, whatever their threads wait for."""
+        self.announcer.end(self.children.bury)
         if abort or self._exit:
             unmounting.abort(self.presence.ours)
         if not unmounting.unmount(self.presence.ours):

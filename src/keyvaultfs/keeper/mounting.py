@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import os
 import socket
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.errors import KeyVaultFSError, UsageError
+from keyvaultfs.keeper import newmount
 from keyvaultfs.keeper.mountinfo import Mounted, topmost
 from keyvaultfs.keeper.unmounting import PATHS, fusermount, make_private, unmount
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from keyvaultfs.ipc import Launch
     from keyvaultfs.settings.options import Settings
 
-FSTYPE = "fuse.keyvaultfs"
+_SUBTYPE = "keyvaultfs"
+FSTYPE = f"fuse.{_SUBTYPE}"
 _DEVICE = "/dev/fuse"
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 1, 2, 4, 8, 256
 _FUSERMOUNT_SECONDS = 20
@@ -27,8 +31,23 @@ _MAX_READ = 1 << 17
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(launch: Launch, settings: Settings) -> int:
-    """Mount, and return the FUSE device, which the kernel serves from then on.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A mount that was made.
+
+    Attributes:
+        device: the FUSE device, which the kernel serves.
+        clone: a descriptor through which it can be written to, -1 where there is none.
+        writable: whether a rename reaches the worker: by the clone, or by the mount point itself.
+    """
+
+    device: int
+    clone: int
+    writable: bool
+
+
+def mount(launch: Launch, settings: Settings) -> Made:
+    """Mount.
 
     Raises:
         KeyVaultFSError, OSError: it cannot be mounted there; the text says what to do.
@@ -103,16 +122,53 @@ def _keeper_of(mountpoint: str) -> int | None:
     return keeper if isinstance(keeper, int) else None
 
 
-def _mount_as_root(launch: Launch, settings: Settings) -> int:
+def _mount_as_root(launch: Launch, settings: Settings) -> Made:
+    parameters = [
+        ("rootmode", "40000"),
+        ("user_id", "0"),
+        ("group_id", "0"),
+        ("default_permissions", ""),
+        ("max_read", str(_MAX_READ)),
+    ]
+    if settings.allow_other is not False:
+        parameters.append(("allow_other", ""))
+    contexts = [(name, value) for name, _, value in (one.partition("=") for one in launch.generic)]
+    made = _mount_new(launch, [*parameters, *contexts]) if settings.rename else None
+    if made is None:
+        made = _mount_old(launch, parameters, contexts)
+    make_private(launch.mountpoint)
+    return made
+
+
+def _open_device() -> int:
     try:
-        device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         raise UsageError(f"{_DEVICE}: {exc.strerror}; load the kernel module: modprobe fuse") from None
-    words = [f"fd={device}", "rootmode=40000", "user_id=0", "group_id=0", "default_permissions"]
-    words.append(f"max_read={_MAX_READ}")
-    if settings.allow_other is not False:
-        words.append("allow_other")
-    words += [f'{name}="{value}"' for name, _, value in (one.partition("=") for one in launch.generic)]
+
+
+def _mount_new(launch: Launch, parameters: list[tuple[str, str]]) -> Made | None:
+    """Mount with the calls of Linux 5.2, and make a writable clone with one of 5.12; None where they do not do."""
+    device = _open_device()
+    try:
+        mounted = newmount.mount(
+            launch.source, launch.mountpoint, _SUBTYPE, [("fd", str(device)), *parameters]
+        )
+    except OSError:
+        os.close(device)  # it may belong to a mount that was made and not attached
+        return None  # mount(2) knows better what is wrong, if anything is
+    clone = -1
+    with contextlib.suppress(OSError):
+        clone = newmount.writable_clone(mounted)
+    os.close(mounted)
+    return Made(device, clone, writable=clone >= 0)
+
+
+def _mount_old(launch: Launch, parameters: list[tuple[str, str]], contexts: list[tuple[str, str]]) -> Made:
+    """Mount with mount(2). The superblock is read-only too: without a clone there is nothing to write through."""
+    device = _open_device()
+    words = [f"fd={device}", *(f"{name}={value}" if value else name for name, value in parameters)]
+    words += [f'{name}="{value}"' for name, value in contexts]
     done = _libc.mount(
         os.fsencode(launch.source),
         os.fsencode(launch.mountpoint),
@@ -128,11 +184,10 @@ def _mount_as_root(launch: Launch, settings: Settings) -> int:
         # Without SELinux the kernel takes context= for a parameter that nobody knows, as any but mount(8) hands it on.
         why = f" (does this kernel have SELinux? {', '.join(launch.generic)})" if launch.generic else ""
         raise UsageError(f"{launch.mountpoint}: mount(2) failed: {os.strerror(number)}{why}")
-    make_private(launch.mountpoint)
-    return device
+    return Made(device, -1, writable=False)
 
 
-def _mount_as_user(launch: Launch, settings: Settings) -> int:
+def _mount_as_user(launch: Launch, settings: Settings) -> Made:
     """By way of fusermount3, which is setuid root and passes the descriptor through the socket _FUSE_COMMFD."""
     import subprocess
 
@@ -143,7 +198,9 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
         )
     source = launch.source.replace("\\", "\\\\").replace(",", "\\,")
     words = [
-        "ro",
+        # A clone of the mount is for root alone to make, so the child that renames goes by the mount point. All other
+        # writes are refused by the worker.
+        *([] if settings.rename else ["ro"]),
         "nosuid",
         "nodev",
         "noexec",
@@ -168,7 +225,7 @@ def _mount_as_user(launch: Launch, settings: Settings) -> int:
             said = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
             raise UsageError(f"{launch.mountpoint}: {said or 'fusermount3 failed'}")
         ours.settimeout(_FUSERMOUNT_SECONDS)
-        return _receive_descriptor(ours)
+        return Made(_receive_descriptor(ours), -1, writable=settings.rename)
 
 
 def _receive_descriptor(sock: socket.socket) -> int:

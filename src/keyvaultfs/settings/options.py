@@ -116,6 +116,7 @@ class Settings:
     prefetch: tuple[str, ...] = _option(kinds.GLOBS, (), "fetch these at once, and keep them fresh")
     strict: bool = _option(kinds.FLAG, False, "do not mount when the vault cannot be reached")
     resend: bool = _option(kinds.FLAG, True, "use FUSE_NOTIFY_RESEND where the kernel has it", hidden=True)
+    rename: bool = _option(kinds.FLAG, True, "announce by rename(2) where the kernel allows it", hidden=True)
 
 
 def _rows() -> tuple[Option, ...]:

@@ -22,6 +22,7 @@ import trio
 from keyvaultfs import ipc
 from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
+from keyvaultfs.cache.freshness import PAGE
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.fence import fence
@@ -47,12 +48,13 @@ from keyvaultfs.worker.chain import Chain
 from keyvaultfs.worker.gauges import gauges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from keyvaultfs.files.changes import Changed
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.filesystem.exposition import Gauges
     from keyvaultfs.ipc import Channel, Charge
+    from keyvaultfs.model import ListItem
     from keyvaultfs.settings.options import Settings
     from keyvaultfs.worker.privileges import InForce
 
@@ -60,6 +62,9 @@ _MAX_TASKS = 4096
 """pyfuse3's default of 99 stops everything at the 99th hanging look-up; thousands cost nothing (tried)."""
 
 _VERSION = package_version()
+_SHORT_LISTING = 10
+"""Pages. To read more each `ttl` for watchers who may not be there would spend a fleet's share of requests."""
+
 _FOR_READERS = 2
 """Requests that background work leaves to programs that wait."""
 
@@ -163,8 +168,11 @@ class Worker:
         self.rotation = Rotation(
             self.table,
             self.metrics.filesystem,
-            helper=self._look_up_from_outside,
-            pending=lambda: sum(self.resolver.waiting.values()),
+            ask=self._ask_keeper,
+            names=lambda: self.resolver,
+            renames=self.charge.renames and settings.rename,
+            refreshes=owner == 0,  # open_by_handle_at(2) is for root
+            put_off=settings.timeout + 1,
         )
         max_cache = settings.max_cache >> (_LEAN_BITS * min(self.charge.lean, 8))
         limits = Limits(
@@ -187,7 +195,8 @@ class Worker:
             prefetch_names=tuple(
                 SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)
             ),
-            prefetch_lists=not all(NAME_PATTERN.fullmatch(glob) for glob in settings.prefetch),
+            pages_wanted=self._pages_wanted,
+            listed=self._on_listed,
             held=lambda: self.files.editions.secrets(self.table.held()),
             let_go=self._let_go,
             concurrency=max(1, settings.max_requests - _FOR_READERS),
@@ -209,6 +218,7 @@ class Worker:
             causes=self.causes,
             table=self.table,
             resolver=self.resolver,
+            announcements=self.rotation.announcements,
             control=self.control,
             look=look,
             metrics=self.metrics.filesystem,
@@ -278,8 +288,28 @@ class Worker:
     def _poke(self) -> None:
         self.channel.send("poke")
 
-    def _look_up_from_outside(self, name: bytes) -> None:
-        self.channel.send("lookup", name=name.decode())
+    def _ask_keeper(self, token: str, do: str, name: str, inode: int) -> bool:
+        return self.channel.send("announce", token=token, do=do, name=name, inode=inode)
+
+    def _on_announced(self, message: ipc.Message) -> None:
+        code = message.facts.get("code")
+        if isinstance(code, int):
+            self.rotation.announcements.ended(message.text("token"), code)
+
+    def _on_listed(self, items: Sequence[ListItem]) -> None:
+        files = self.files
+        for file in self.rotation.folder.listed(files.listed(items), files.follows, files.is_listed):
+            files.verify(file)
+        self.rotation.stir()
+
+    def _pages_wanted(self) -> float:
+        """How many pages of the listing are read each `ttl` though nobody asks."""
+        globs = not all(NAME_PATTERN.fullmatch(glob) for glob in self.settings.prefetch)
+        if globs or self.settings.announce == "yes":
+            return math.inf
+        lists = any(directory.lists for directory in self.tree.directories.values())
+        short = lists and self.cache.listings.size <= _SHORT_LISTING * PAGE
+        return _SHORT_LISTING + 1 if self.settings.announce == "auto" and short else 0
 
     def _let_go(self, name: SecretName) -> None:
         self.rotation.forget_entries(self.table.entries(file.key for file in self.files.of(name)))
@@ -303,6 +333,8 @@ class Worker:
                 await trio.lowlevel.wait_readable(self.channel.sock)
             elif message.kind == "unmounted":
                 self._fail_waiting()
+            elif message.kind == "announced" and self._go.is_set():
+                self._on_announced(message)
             elif message.kind == "go":
                 self._go.set()
             elif message.kind == "retire":

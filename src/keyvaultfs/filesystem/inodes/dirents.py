@@ -30,6 +30,7 @@ class Dirents:
         self._origin = origin
         self.by_key: dict[str, Dirent] = {}
         self.by_inode: dict[int, Dirent] = {}
+        self._passing: dict[int, int] = {}
         for dirent in left:
             self._enter(dirent)
 
@@ -37,7 +38,7 @@ class Dirents:
         """The entry of a name, made if need be; written before it returns."""
         dirent = self.by_key.get(name.key)
         if dirent is None:
-            number = numbers.free(numbers.PLACEHOLDERS, self.by_inode.get, self._origin, name.key)
+            number = numbers.free(numbers.PLACEHOLDERS, self._taken, self._origin, name.key)
             dirent = Dirent(number, name, self._slots.take())
             self._enter(dirent)
             self._slots.write_dirent(dirent)
@@ -45,11 +46,29 @@ class Dirents:
 
     def note(self, dirent: Dirent) -> None:
         """What is known of a name has changed: write it, or let it go when neither kernel nor watchers have it."""
-        if dirent.shown or dirent.told or dirent.lookups:
+        if dirent.shown or dirent.told or dirent.lookups or dirent.token:
             self._slots.write_dirent(dirent)
         elif self.by_key.get(dirent.name.key) is dirent:
             del self.by_key[dirent.name.key], self.by_inode[dirent.inode]
             self._slots.give_back(dirent.slot)
+
+    def looked_up(self, dirent: Dirent) -> None:
+        """The kernel gets one more reference."""
+        dirent.lookups += 1
+        self._slots.write_lookups(dirent)
+
+    def passing(self, what: str) -> InodeT:
+        """A number for something that is replaced at once, such as what is renamed over a name: one reference to it."""
+        number = numbers.free(numbers.PLACEHOLDERS, self._taken, self._origin, what)
+        self._passing[number] = 1
+        return number
+
+    def forget_passing(self, inode: int) -> None:
+        """The kernel no longer has it."""
+        self._passing.pop(inode, None)
+
+    def _taken(self, number: int) -> bool:
+        return number in self.by_inode or number in self._passing
 
     def _enter(self, dirent: Dirent) -> None:
         self.by_key[dirent.name.key] = self.by_inode[dirent.inode] = dirent

@@ -93,6 +93,8 @@ class Dirent:
         told: whether watchers believe that it is.
         changed: whether it stands for something else than they were told.
         token: of the announcement that is on its way, which a successor goes on with; b"" if there is none.
+        answered: whether the kernel was told that this announcement is carried out.
+        before: the version that a listing has shown to be no longer current, in case that it is after all.
     """
 
     inode: InodeT
@@ -105,6 +107,8 @@ class Dirent:
     told: bool = False
     changed: bool = False
     token: bytes = b""
+    answered: bool = False
+    before: str | None = None
 
     @property
     def pending(self) -> bool:

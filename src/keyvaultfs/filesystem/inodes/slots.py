@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 LAYOUT = 2
 """Of the head and the records. Another number for any change that an older worker would misread."""
 
-_HEAD = struct.Struct("<8sI4xqq")  # magic, layout; when the mount began, when the folder last changed: in ns
+# magic, layout; when the mount began, when the folder last changed, in ns; whether a listing was ever read
+_HEAD = struct.Struct("<8sI4xqqB")
 _MAGIC = b"kvfstab\0"
-_CHANGED_AT = 24
+_CHANGED_AT, _LISTED_AT = 24, 32
 # kind, state, decoding (layout 1), length of name, lookups; inode, size, created, updated, shown; version; name
 _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
@@ -44,7 +45,7 @@ _LOOKUPS_AT = 4
 _MOST_LOOKUPS = 0xFFFFFFFF
 _SLOT = 256
 _FREE, _IS_NODE, _IS_HANDLE, _IS_DIRENT, _IS_DIRECTORY, _IS_TEXT = range(6)
-_SHOWN, _TOLD, _CHANGED = 1, 2, 4
+_SHOWN, _TOLD, _CHANGED, _ANSWERED = 1, 2, 4, 8
 _GROW = 256
 _UNKNOWN_TIME = -(1 << 63)
 _NO_VERSION, _NO_TOKEN = bytes(16), bytes(8)
@@ -122,12 +123,13 @@ class Slots:
             if layout:
                 self._clear_first_slot()
             # The magic goes last: until then this is a table of the first layout, whose first slot is free.
-            self._map[8 : _HEAD.size] = _HEAD.pack(_MAGIC, LAYOUT, now, now)[8:]
+            self._map[8 : _HEAD.size] = _HEAD.pack(_MAGIC, LAYOUT, now, now, 0)[8:]
             self._map[1:8] = _MAGIC[1:]
             self._map[0:1] = _MAGIC[:1]
         self.began: int
         self.changed: int
-        _, _, self.began, self.changed = _HEAD.unpack_from(self._map)
+        _, _, self.began, self.changed, listed = _HEAD.unpack_from(self._map)
+        self.listed = bool(listed)
 
     def load(self) -> Records:
         """What a predecessor left. To be called once, before any slot is taken."""
@@ -168,6 +170,11 @@ class Slots:
         self.changed = moment
         self._map[_CHANGED_AT : _CHANGED_AT + 8] = moment.to_bytes(8, "little", signed=True)
 
+    def write_listed(self) -> None:
+        """Write that a listing was read to its end."""
+        self.listed = True
+        self._map[_LISTED_AT] = 1
+
     def write_node(self, node: Node) -> None:
         """Write an inode into its slot."""
         length, name = self._text(node.name.stored)
@@ -193,6 +200,7 @@ class Slots:
         """Write a name of a folder into its slot."""
         length, name = self._text(dirent.name.stored)
         flags = _SHOWN * dirent.shown | _TOLD * dirent.told | _CHANGED * dirent.changed
+        flags |= _ANSWERED * dirent.answered
         lookups = min(dirent.lookups, _MOST_LOOKUPS)
         version = bytes.fromhex(dirent.version or "") or _NO_VERSION
         token = dirent.token or _NO_TOKEN
@@ -296,6 +304,7 @@ class Slots:
             bool(flags & _TOLD),
             bool(flags & _CHANGED),
             b"" if token == _NO_TOKEN else token,
+            bool(flags & _ANSWERED),
         )
 
     def _directory(self, slot: int, record: bytes) -> Directory:

@@ -74,6 +74,15 @@ class InodeTable:
         """When the folder last changed, in nanoseconds of Unix time."""
         return self._slots.changed
 
+    @property
+    def listed(self) -> bool:
+        """Whether a listing was ever read to its end."""
+        return self._slots.listed
+
+    def note_listed(self) -> None:
+        """A listing was read to its end."""
+        self._slots.write_listed()
+
     def touch(self) -> None:
         """The folder changes now; never back in time, nor twice at the same moment."""
         self._slots.write_changed(max(self._wall(), self.changed + 1))
@@ -128,20 +137,23 @@ class InodeTable:
         Returns:
             Whether it may remember this spelling: a rotation is told for those that are noted, and they are few.
         """
-        noted = True
-        if not node.pinned:
-            if node.state is not State.CURRENT:
-                node.state = State.CURRENT
-                self._write(node)
-            self.told[node.name.key] = node
-            spellings = self.spellings.setdefault(node.name.key, set())
-            own = spelling == node.name.raw
-            noted = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
-            if noted:
-                spellings.add(spelling)
-            if node.shown != node.inode:
-                self.show(node, node)
+        noted = node.pinned or self.give_name(node, spelling)
         self.looked_up(node)
+        return noted
+
+    def give_name(self, node: Node, spelling: bytes) -> bool:
+        """The name stands for `node` from now on. Returns as `tell`."""
+        if node.state is not State.CURRENT:
+            node.state = State.CURRENT
+            self._write(node)
+        self.told[node.name.key] = node
+        spellings = self.spellings.setdefault(node.name.key, set())
+        own = spelling == node.name.raw
+        noted = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
+        if noted:
+            spellings.add(spelling)
+        if node.shown != node.inode:
+            self.show(node, node)
         return noted
 
     def looked_up(self, held: Node | Dirent | Directory) -> None:
@@ -153,6 +165,7 @@ class InodeTable:
         """The kernel drops references; what it has none of goes away when nothing else needs it."""
         held = self._held(inode)
         if held is None:
+            self.dirents.forget_passing(inode)
             return
         held.lookups = max(0, held.lookups - count)
         if isinstance(held, Node):

@@ -1,0 +1,135 @@
+"""What the folder shows, and what of it watchers are yet to be told. No I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from keyvaultfs.files.tree import File
+    from keyvaultfs.filesystem.inodes.nodes import Dirent
+    from keyvaultfs.filesystem.inodes.table import InodeTable
+
+_MOST_CHECKED = 50
+"""So many names that a listing lacks are asked for singly, since a name may move between pages. Of more than that, no
+mishap of the paging is the cause."""
+
+
+class Folder:
+    """Takes in what listings, look-ups and refreshes say of names.
+
+    Args:
+        pending: is given each name of which watchers are to be told something.
+    """
+
+    def __init__(self, table: InodeTable, pending: Callable[[Dirent], None]) -> None:
+        self._table = table
+        self._pending = pending
+
+    def seen(
+        self,
+        name: File,
+        version: str,
+        updated: int | None,
+        *,
+        appeared: bool = False,
+        replaces: bool = False,
+    ) -> None:
+        """A name stands for this version now.
+
+        Args:
+            appeared: there was no such name a moment ago.
+            replaces: the kernel was told of another inode for it.
+        """
+        dirent = self._table.dirents.of(name)
+        was = dirent.pending
+        if not dirent.shown:
+            dirent.shown = True
+            # What nobody has ever heard of does not appear by being looked at for the first time.
+            dirent.told = dirent.told or replaces or not (appeared or self._table.listed)
+            dirent.changed = dirent.told and (replaces or was)
+        elif dirent.version is None:
+            if dirent.changed and dirent.before == version and not dirent.token and not replaces:
+                dirent.changed = False  # its metadata alone have changed
+            elif dirent.updated != updated or replaces:
+                dirent.changed = True
+        elif dirent.version != version or replaces:
+            dirent.changed = True
+        dirent.version, dirent.updated = version, updated
+        self._noted(dirent, was)
+
+    def changed(self, name: File, updated: int | None) -> None:
+        """A name stands for something else, and nobody has looked for what."""
+        dirent = self._table.dirents.of(name)
+        was = dirent.pending
+        if not dirent.shown:
+            dirent.shown, dirent.told = True, True
+        if dirent.version is not None:
+            dirent.before = dirent.version
+        dirent.changed, dirent.version, dirent.updated = True, None, updated
+        self._noted(dirent, was)
+
+    def gone(self, name: File) -> None:
+        """There is no such name, or it is shown no more."""
+        dirent = self._table.dirents.by_key.get(name.key)
+        if dirent is None:
+            if name.key not in self._table.told:
+                return
+            dirent = self._table.dirents.of(name)
+            dirent.told = True
+        was = dirent.pending and not dirent.shown
+        dirent.shown, dirent.changed, dirent.version, dirent.before = False, False, None, None
+        self._noted(dirent, was)
+
+    def listed(
+        self,
+        items: Iterable[tuple[File, int | None]],
+        known: Callable[[File], bool],
+        listable: Callable[[File], bool],
+    ) -> list[File]:
+        """The whole listing: names, and the `updated` of each.
+
+        Args:
+            known: whether a name's changes are told without a listing.
+            listable: whether a name is there because a listing has it.
+
+        Returns:
+            Names that it lacks and that are to be asked for singly.
+        """
+        first = not self._table.listed
+        there: set[str] = set()
+        for name, updated in items:
+            there.add(name.key)
+            dirent = self._table.dirents.by_key.get(name.key)
+            if dirent is None or not dirent.shown:
+                self._listed_anew(name, updated, first=first)
+            elif dirent.updated != updated and not known(name):
+                self.changed(name, updated)
+        if first:
+            self._table.note_listed()
+        missing = [
+            dirent.name
+            for key, dirent in self._table.dirents.by_key.items()
+            if dirent.shown and key not in there and listable(dirent.name)
+        ]
+        if len(missing) <= _MOST_CHECKED:
+            return missing
+        for name in missing:
+            self.gone(name)
+        return []
+
+    def _listed_anew(self, name: File, updated: int | None, *, first: bool) -> None:
+        dirent = self._table.dirents.of(name)
+        was = dirent.pending
+        dirent.shown, dirent.updated = True, updated
+        dirent.changed = dirent.told
+        dirent.told = dirent.told or first
+        self._noted(dirent, was)
+
+    def _noted(self, dirent: Dirent, was: bool) -> None:
+        self._table.dirents.note(dirent)
+        if dirent.pending and not was:
+            self._table.touch()
+        if dirent.pending:
+            self._pending(dirent)

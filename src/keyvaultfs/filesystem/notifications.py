@@ -1,0 +1,67 @@
+"""What the worker tells the kernel by itself: to ask again for attributes, and to drop an entry."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Protocol
+
+import pyfuse3
+import trio
+
+from keyvaultfs import threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE_SECONDS = 60.0
+
+
+class Kernel(Protocol):
+    """The notifications, which block: the second takes the directory's lock."""
+
+    def inode(self, inode: int) -> None:
+        """Make the kernel ask for an inode's attributes again; OSError ENOENT if it no longer has it."""
+
+    def entry(self, parent: int, name: bytes, deleted: int) -> None:
+        """Drop a name of a folder, and tell its watchers that `deleted` is gone (0: nobody is told)."""
+
+
+class FuseKernel:
+    """The real one."""
+
+    def inode(self, inode: int) -> None:
+        """See `Kernel`. Takes no directory lock and disturbs no entry."""
+        pyfuse3.invalidate_inode(inode, attr_only=True)
+
+    def entry(self, parent: int, name: bytes, deleted: int) -> None:
+        """See `Kernel`."""
+        pyfuse3.invalidate_entry(parent, name, deleted)
+
+
+class Notifications:
+    """Sends them from threads: one for those that may block, and one for those that do not."""
+
+    def __init__(self, kernel: Kernel | None = None) -> None:
+        self._kernel = kernel or FuseKernel()
+        self._blocking = trio.CapacityLimiter(1)
+        self._quick = trio.CapacityLimiter(1)
+
+    async def attributes(self, inode: int) -> int:
+        """Have an inode's attributes fetched anew; an errno, ENOENT where the kernel no longer has it."""
+        return await self._call(lambda: self._kernel.inode(inode), self._quick)
+
+    async def entry(self, parent: int, name: bytes, deleted: int = 0) -> int:
+        """Have a name looked up anew; an errno."""
+        return await self._call(lambda: self._kernel.entry(parent, name, deleted), self._blocking)
+
+    async def _call(self, fn: Callable[[], None], thread: trio.CapacityLimiter) -> int:
+        def blocking(_end: float) -> int:
+            try:
+                fn()
+            except OSError as exc:
+                return exc.errno or errno.EIO
+            return 0
+
+        with trio.move_on_after(_PATIENCE_SECONDS):
+            return await threads.run(blocking, thread)
+        return errno.ETIMEDOUT
