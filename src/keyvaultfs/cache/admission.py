@@ -97,7 +97,8 @@ class Admission:
                 return True
         last = self._listings.last
         now = trio.current_time()
-        if last is not None and now - last.began < self._limits.negative_ttl:
+        # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
+        if last is not None and not last.quiet and now - last.began < self._limits.negative_ttl:
             self._budget.missed(now)
             raise NotFound("NotListed")
         return False
