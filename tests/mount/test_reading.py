@@ -323,9 +323,10 @@ def test_repeated_reads_cost_no_request_and_reach_not_even_the_daemon(kv: Mount,
         assert (kv / "MyTestSecret").stat().st_size == 9
     assert [one for one in vault.requests() if one["had_token"]] == []
     more = {kind: kv.metric("filesystem_requests", kind) - before[kind] for kind in before}
-    # The metrics' own file is read past the page cache, twice for each look at it.
+    # The metrics' own file is read past the page cache, twice for each look at it, and the kernel asks for its times.
     assert more.pop("read") < 20
-    assert more == {"lookup": 0, "getattr": 0, "flush": 0}
+    assert more.pop("getattr") < 20
+    assert more == {"lookup": 0, "flush": 0}
 
 
 def test_64_readers_of_one_cold_secret_cause_one_get_and_one_token_request(
@@ -481,7 +482,7 @@ def test_a_version_by_its_id_is_one_get_and_needs_no_permission_to_list(
     vault.set("pw", "second", enabled=False)
     vault.set("hidden", "x")
     vault.fault(op=["list", "versions"], deny="rbac")
-    kv = mount("exclude=hidden")
+    kv = mount("exclude=hidden", "announce=no")
     vault.reset_requests()
     path = kv / ".keyvaultfs/versions/pw" / first
     assert run("cat", path) == "one"
