@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -171,7 +172,9 @@ def test_04_the_vault_is_down_at_boot(
 
 
 def test_05_a_credential_of_a_unit(vault: VaultProcess, machine: Machine) -> None:
-    in_fstab(machine)
+    in_fstab(machine, ",audit=journal")
+    vault.set("web-env", "GREETING=hello")
+    vault.set("off", "never", enabled=False)
     machine.write("/etc/systemd/system/credited.service", """
 [Unit]
 RequiresMountsFor=/mnt/kv
@@ -180,6 +183,7 @@ Type=oneshot
 RemainAfterExit=yes
 DynamicUser=yes
 LoadCredential=db:/mnt/kv/db-password
+LoadCredential=kv:/mnt/kv
 RuntimeDirectory=credited
 ExecStart=/bin/sh -c 'cat $CREDENTIALS_DIRECTORY/db > /run/credited/read'
 [Install]
@@ -188,7 +192,40 @@ WantedBy=multi-user.target
     machine.enable("credited.service")
     machine.boot()
     assert machine.run("cat", "/run/credited/read") == "battery staple"
+    # systemd itself reads this one: a name that nobody has read before, of a vault that takes its time.
+    machine.write("/etc/systemd/system/environment.service", """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+EnvironmentFile=/mnt/kv/web-env
+ExecStart=/bin/sh -c 'test "$GREETING" = hello'
+""")  # fmt: skip
+    machine.run("systemctl", "daemon-reload")
+    machine.run("keyvaultfs", "refresh", "/mnt/kv")
+    slow = vault.fault(op="get", latency=0.8)
+    machine.run("systemctl", "start", "environment.service")
+    vault.clear_faults(slow)
+    in_the_journal(machine, "/mnt/kv/web-env", "systemd")
+    in_the_journal(machine, "/mnt/kv/db-password", "(sd-mkdcreds)", "(credited)", "(sd-executor)")
+    for name in ("web-env", "off"):
+        vault.delete(name, erase=True)
     machine.poweroff()
+
+
+def in_the_journal(machine: Machine, path: str, *programs: str) -> None:
+    """A record of an open, with its fields."""
+
+    def found() -> list[dict[str, str]]:
+        lines = machine.run("journalctl", "--output=json", f"KEYVAULTFS_PATH={path}").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    machine.wait_until(lambda: bool(found()), f"a record of {path}")
+    record = found()[-1]
+    assert record["KEYVAULTFS_OUTCOME"] == "opened"
+    assert re.fullmatch("[0-9a-f]{32}", record["KEYVAULTFS_VERSION"])
+    assert record["OBJECT_COMM"] in programs, record
+    assert (record["OBJECT_UID"], record["SYSLOG_IDENTIFIER"]) == ("0", "keyvaultfs")
+    assert record["_COMM"].startswith("python")
 
 
 def test_06_a_path_unit_reloads_a_service_on_rotation_and_systemd_never_waits_for_the_vault(

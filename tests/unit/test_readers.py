@@ -125,7 +125,7 @@ def test_the_last_4096_are_remembered(fd: int) -> None:
     assert shown["forgotten"] == 2 * MOST
     assert {one["uid"] for one in shown["files"][0]["readers"]} == set(range(2 * MOST, 3 * MOST))
     assert os.fstat(fd).st_size == size
-    assert len(readers._by_handle) == MOST
+    assert len(readers.by_handle) == 3 * MOST, "until they are closed"
     readers.flush()
     assert (
         len(Readers(fd, Asker, lambda _: False).snapshot(current(OLD), lambda _: None)["files"][0]["readers"])
@@ -133,17 +133,13 @@ def test_the_last_4096_are_remembered(fd: int) -> None:
     )
 
 
-def test_few_handles_are_kept_however_many_are_open(fd: int) -> None:
-    still_open: set[int] = set()
-    readers = Readers(fd, Asker, still_open.__contains__)
-    for number in range(3000):
-        still_open.add(number)
+def test_open_files_that_are_remembered_are_bounded(fd: int) -> None:
+    readers = Readers(fd, Asker, lambda handle: handle % 2 == 0)
+    for number in range(200_000):
         readers.opened("pw", OLD, WEB, number)
-    assert len(readers._by_handle) == 64
-    still_open.clear()  # and nobody said so, as after a take-over
-    still_open.add(5000)
-    readers.opened("pw", OLD, WEB, 5000)
-    assert list(readers._by_handle) == [5000]
+    readers.flush()
+    assert len(readers.by_handle) == 65_536
+    assert all(handle % 2 == 0 for handle in readers.by_handle)
 
 
 def test_all_of_it_is_shown_in_under_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 _MOST = 64
 _LONGEST = 8192
-_MOMENT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +54,6 @@ class Askers:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._known: OrderedDict[int, tuple[Asker, int, bytes]] = OrderedDict()
-        self._recent: dict[int, tuple[Asker, float]] = {}
-
-    def recent(self, ctx: RequestContext) -> Asker:
-        """As `of`, in less time: who asked less than a moment ago has become no other program."""
-        now = time.monotonic()
-        found = self._recent.get(ctx.pid)
-        if found is not None and now < found[1] and found[0].uid == ctx.uid:
-            return found[0]
-        if len(self._recent) >= _MOST:
-            self._recent.clear()
-        asker = self.of(ctx)
-        self._recent[ctx.pid] = asker, now + _MOMENT_SECONDS
-        return asker
 
     def of(self, ctx: RequestContext) -> Asker:
         """Who asks; never raises, and waits for nothing."""

@@ -9,7 +9,7 @@ from keyvaultfs.filesystem.audit import Subject
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from pyfuse3 import RequestContext
+    import pyfuse3
 
     from keyvaultfs.files.editions import Editions
     from keyvaultfs.filesystem.askers import Askers
@@ -47,32 +47,37 @@ class Opens:
         self._audit = audit
         self._subjects: dict[tuple[int, int], Subject] = {}
 
-    def opened(self, node: Node, ctx: RequestContext, code: int, fh: int) -> Coroutine[Any, Any, None] | None:
-        """An OPEN of `node` ended with an errno, or with 0 and a handle.
-
-        Returns:
-            What is to be awaited before the answer, if anything.
-        """
-        audit = self._audit
-        if audit is None:
-            if not code and not node.pinned:
-                shown = self._table.content(node)
-                self._readers.opened(node.name.path, shown.version, self._askers.recent(ctx), fh)
+    def opened(
+        self, arguments: tuple[Any, ...], code: int, answer: pyfuse3.FileInfo | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """See `requests.Served`. A warm open without an audit is only counted, by what was found out a moment ago."""
+        inode, _, ctx = arguments
+        if answer is not None and self._audit is None:
+            recent = self._readers.recent.get((inode, ctx.pid))
+            if recent is not None and recent[1].shown == inode:
+                reader = recent[0]
+                reader.opens += 1
+                reader.touched = True
+                self._readers.by_handle[answer.fh] = reader
+                return None
+        node = self._table.nodes.get(inode)
+        if node is None:  # a control file
             return None
         asker = self._askers.of(ctx)
         shown = self._table.content(node)
-        if not code and not node.pinned:
-            self._readers.opened(node.name.path, shown.version, asker, fh)
-        subject = self._subjects.get((node.inode, shown.inode))
-        if subject is None:
-            subject = self._subject(node, shown)
-        return audit.record(subject, asker, code)
+        if answer is not None and not node.pinned:
+            reader = self._readers.opened(node.name.path, shown.version, asker, answer.fh)
+            self._readers.recent[inode, ctx.pid] = reader, node
+        return None if self._audit is None else self._audit.record(self._subject(node, shown), asker, code)
 
     def closed(self, fh: int) -> None:
         """A RELEASE; of a secret's file or any other."""
         self._readers.closed(fh)
 
     def _subject(self, node: Node, shown: Node) -> Subject:
+        known = self._subjects.get((node.inode, shown.inode))
+        if known is not None:
+            return known
         versions = self._editions.versions(shown.name, shown.version)
         subject = Subject(self._prefix + node.name.path, versions)
         if all(versions.values()):  # else more may be known the next time

@@ -88,7 +88,9 @@ class Operations(pyfuse3.Operations):
         self.metrics = metrics
         self.timeout = timeout
         self._base_url = base_url
-        self._opens = opens
+        self.settle = table.settle
+        self.opened = opens.opened
+        self._closed = opens.closed
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
         self._lines: dict[str, Lines] = {}
@@ -162,7 +164,7 @@ class Operations(pyfuse3.Operations):
         self.of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
             self._resolver.release(fh)
-            self._opens.closed(fh)
+            self._closed(fh)
 
     @request
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
@@ -225,20 +227,6 @@ class Operations(pyfuse3.Operations):
         # None of ours is named, as other network file systems do: what is named is copied along by cp, rsync and
         # Python's copy2, and they fail where the target has no room for it, or where it changes meanwhile.
         return []
-
-    def settle(self) -> None:
-        """The kernel has had the answers to all earlier requests."""
-        self._table.settle()
-
-    def opened(
-        self, arguments: tuple[Any, ...], code: int, answer: pyfuse3.FileInfo | None
-    ) -> Coroutine[Any, Any, None] | None:
-        """See `requests.Served`; of a secret's file alone."""
-        inode, _, ctx = arguments
-        node = self._table.nodes.get(inode)
-        if node is None:
-            return None
-        return self._opens.opened(node, ctx, code, 0 if answer is None else answer.fh)
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
         return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid), ctx)

@@ -7,15 +7,16 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from keyvaultfs.filesystem.askers import Asker
+    from keyvaultfs.filesystem.inodes.nodes import Node
 
 MOST = 4096
 """Readers that are remembered: those that opened something last."""
@@ -25,8 +26,8 @@ _MAGIC, _LAYOUT = b"KVFSREAD", 1
 # used, handles; uid, pid; opens; first and last open; lengths of path, edition, unit and program; handles; their bytes
 _SLOT = struct.Struct("<BBxxII4xQdd4H8Q 640s")
 _HANDLES = 8
-_PLENTY = 64
-"""Handles of one reader that are told apart: more of them are open as well, whatever they show."""
+_MOST_HANDLES = 1 << 16
+"""Open files whose readers are remembered."""
 _LONGEST = (300, 64, 255, 20)
 
 
@@ -49,7 +50,9 @@ class Reader:
     Attributes:
         path: below the mount point.
         edition: the version that it last opened.
-        handles: those that it has open now, the first few.
+        opens: how often it did.
+        counted: how many of these `last` is of.
+        touched: whether it opened or closed something since it was last written.
     """
 
     path: str
@@ -59,7 +62,8 @@ class Reader:
     last: float
     slot: int
     opens: int = 0
-    handles: set[int] = field(default_factory=set)
+    counted: int = 0
+    touched: bool = True
 
 
 class Readers:
@@ -68,7 +72,7 @@ class Readers:
     Args:
         fd: a memfd, which a predecessor may have filled; None to keep nothing.
         asker: makes an `Asker` of uid, gid, pid, program and unit.
-        is_open: whether a predecessor's handle is still open.
+        is_open: whether a handle is still open.
         wall: Unix seconds.
     """
 
@@ -83,15 +87,16 @@ class Readers:
         self._is_open = is_open
         self._asker = asker
         self._known: OrderedDict[tuple[str, str, int, str], Reader] = OrderedDict()
-        self._by_handle: dict[int, Reader] = {}
-        self._dirty: set[Reader] = set()
+        self.by_handle: dict[int, Reader] = {}
+        self.recent: dict[tuple[int, int], tuple[Reader, Node]] = {}
+        """by inode and process id, for the moment until the next `flush`: a warm open is counted here and no more"""
         self._free = list(range(MOST - 1, -1, -1))
         self.forgotten = 0
         self._map: mmap.mmap | None = None
         if fd is not None:
-            self._load(fd, is_open)
+            self._load(fd)
 
-    def opened(self, path: str, edition: str, asker: Asker, handle: int) -> None:
+    def opened(self, path: str, edition: str, asker: Asker, handle: int) -> Reader:
         """An open of a file succeeded."""
         now, new = self._wall(), False
         key = (path, asker.unit, 0, "") if asker.unit else (path, "", asker.uid, asker.program)
@@ -104,29 +109,41 @@ class Readers:
             new = reader.edition != edition
             reader.asker, reader.edition, reader.last = asker, edition, now
         reader.opens += 1
-        if len(reader.handles) >= _PLENTY:  # some may be gone without a word, as after a take-over
-            for gone in [one for one in reader.handles if not self._is_open(one)]:
-                self.closed(gone)
-        if len(reader.handles) < _PLENTY:
-            reader.handles.add(handle)
-            self._by_handle[handle] = reader
-        self._dirty.add(reader)
-        if new:
-            self.flush()
+        reader.counted = reader.opens
+        reader.touched = True
+        self.by_handle[handle] = reader
+        if new and self._map is not None:  # a worker may be killed at any moment
+            self._write(self._map, reader, [handle])
+            reader.touched = True
+        return reader
 
     def closed(self, handle: int) -> None:
         """A handle was closed; any may be told."""
-        reader = self._by_handle.pop(handle, None)
+        reader = self.by_handle.pop(handle, None)
         if reader is not None:
-            reader.handles.discard(handle)
-            self._dirty.add(reader)
+            reader.touched = True
 
     def flush(self) -> None:
         """Write what changed. To be called every moment, and before a successor takes over."""
-        for reader in self._dirty:
+        now = self._wall()
+        self.recent.clear()
+        if len(self.by_handle) > _MOST_HANDLES:
+            kept = [handle for handle in self.by_handle if self._is_open(handle)][-_MOST_HANDLES:]
+            self.by_handle = {handle: self.by_handle[handle] for handle in kept}
+        touched = [reader for reader in self._known.values() if reader.touched]
+        handles = self._handles() if touched else {}
+        for reader in touched:
+            if reader.counted != reader.opens:
+                reader.counted, reader.last = reader.opens, now
             if self._map is not None:
-                self._write(self._map, reader)
-        self._dirty.clear()
+                self._write(self._map, reader, handles.get(reader, []))
+            reader.touched = False
+
+    def _handles(self) -> dict[Reader, list[int]]:
+        found: dict[Reader, list[int]] = {}
+        for handle, reader in self.by_handle.items():
+            found.setdefault(reader, []).append(handle)
+        return found
 
     def snapshot(
         self, current: Callable[[str], Current | None], edition_of: Callable[[int], str | None]
@@ -137,12 +154,13 @@ class Readers:
             current: what a path shows now, None if that is not known.
             edition_of: what a handle shows, None if it is not open any more.
         """
-        files: dict[str, list[Reader]] = {}
+        self.flush()
+        handles = self._handles()
+        files: dict[str, list[tuple[Reader, list[str]]]] = {}
         for reader in self._known.values():
-            files.setdefault(reader.path, []).append(reader)
-        rows = [
-            self._file(path, current(path), readers, edition_of) for path, readers in sorted(files.items())
-        ]
+            held = [edition for one in handles.get(reader, ()) if (edition := edition_of(one)) is not None]
+            files.setdefault(reader.path, []).append((reader, held))
+        rows = [_file(path, current(path), readers) for path, readers in sorted(files.items())]
         rows.sort(key=lambda row: not any(reader["behind"] for reader in row["readers"]))
         return {"files": rows, "forgotten": self.forgotten}
 
@@ -150,45 +168,15 @@ class Readers:
         """How many last opened another version than a file shows now."""
         return sum(_is_behind(reader.edition, current(reader.path)) for reader in self._known.values())
 
-    def _file(
-        self,
-        path: str,
-        now: Current | None,
-        readers: Collection[Reader],
-        edition_of: Callable[[int], str | None],
-    ) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = []
-        for reader in readers:
-            held = [edition for handle in reader.handles if (edition := edition_of(handle)) is not None]
-            rows.append(
-                {
-                    "unit": reader.asker.unit,
-                    "uid": reader.asker.uid,
-                    "program": reader.asker.program,
-                    "pid": reader.asker.pid,
-                    "edition": reader.edition,
-                    "opened": round(reader.last, 3),
-                    "first": round(reader.first, 3),
-                    "opens": reader.opens,
-                    "open_now": len(held),
-                    "behind": any(_is_behind(edition, now) for edition in (reader.edition, *held)),
-                }
-            )
-        rows.sort(key=lambda row: (not row["behind"], -row["opened"]))
-        edition, since = ("", None) if now is None else now
-        return {"path": path, "edition": edition, "since": since, "known": now is not None, "readers": rows}
-
     def _place(self) -> int:
         if not self._free:
             _, oldest = self._known.popitem(last=False)
             self.forgotten += 1
-            self._dirty.discard(oldest)
-            for handle in oldest.handles:
-                del self._by_handle[handle]
+            self.recent.clear()  # it leads to one that is not written any more
             return oldest.slot
         return self._free.pop()
 
-    def _write(self, where: mmap.mmap, reader: Reader) -> None:
+    def _write(self, where: mmap.mmap, reader: Reader, handles: list[int]) -> None:
         asker = reader.asker
         texts = [
             text.encode("utf-8", "backslashreplace")[:most]
@@ -196,7 +184,7 @@ class Readers:
                 (reader.path, reader.edition, asker.unit, asker.program), _LONGEST, strict=True
             )
         ]
-        handles = sorted(reader.handles)[-_HANDLES:]
+        handles = handles[-_HANDLES:]
         record = _SLOT.pack(
             1,
             len(handles),
@@ -216,7 +204,7 @@ class Readers:
         where[start + 1 : start + _SLOT.size] = record[1:]
         where[start] = 1
 
-    def _load(self, fd: int, is_open: Callable[[int], bool]) -> None:
+    def _load(self, fd: int) -> None:
         size = _HEAD.size + MOST * _SLOT.size
         if os.fstat(fd).st_size < _HEAD.size:
             os.ftruncate(fd, size)
@@ -230,10 +218,10 @@ class Readers:
         for slot in range(MOST):
             start = _HEAD.size + slot * _SLOT.size
             if self._map[start]:
-                found.append(self._read(slot, self._map[start : start + _SLOT.size], is_open))
-        taken = {reader.slot for reader in found}
+                found.append(self._read(slot, self._map[start : start + _SLOT.size]))
+        taken = {reader.slot for reader, _ in found}
         self._free = [slot for slot in self._free if slot not in taken]
-        for reader in sorted(found, key=lambda reader: reader.last):
+        for reader, handles in sorted(found, key=lambda one: one[0].last):
             asker = reader.asker
             key = (
                 (reader.path, asker.unit, 0, "")
@@ -241,9 +229,9 @@ class Readers:
                 else (reader.path, "", asker.uid, asker.program)
             )
             self._known[key] = reader
-            self._by_handle |= dict.fromkeys(reader.handles, reader)
+            self.by_handle |= {handle: reader for handle in handles if self._is_open(handle)}
 
-    def _read(self, slot: int, record: bytes, is_open: Callable[[int], bool]) -> Reader:
+    def _read(self, slot: int, record: bytes) -> tuple[Reader, list[int]]:
         _, count, uid, pid, opens, first, last, *rest = _SLOT.unpack(record)
         lengths, handles, text = rest[:4], rest[4 : 4 + count], rest[-1]
         texts, at = [], 0
@@ -252,8 +240,28 @@ class Readers:
             at += length
         path, edition, unit, program = texts
         asker = self._asker(uid, 0, pid, program, unit)
-        held = {handle for handle in handles if is_open(handle)}
-        return Reader(path, asker, edition, first, last, slot, opens, held)
+        return Reader(path, asker, edition, first, last, slot, opens, opens, touched=False), handles
+
+
+def _file(path: str, now: Current | None, readers: list[tuple[Reader, list[str]]]) -> dict[str, Any]:
+    rows = [
+        {
+            "unit": reader.asker.unit,
+            "uid": reader.asker.uid,
+            "program": reader.asker.program,
+            "pid": reader.asker.pid,
+            "edition": reader.edition,
+            "opened": round(reader.last, 3),
+            "first": round(reader.first, 3),
+            "opens": reader.opens,
+            "open_now": len(held),
+            "behind": any(_is_behind(edition, now) for edition in (reader.edition, *held)),
+        }
+        for reader, held in readers
+    ]
+    rows.sort(key=lambda row: (not row["behind"], -float(str(row["opened"]))))
+    edition, since = ("", None) if now is None else now
+    return {"path": path, "edition": edition, "since": since, "known": now is not None, "readers": rows}
 
 
 def _is_behind(edition: str, now: Current | None) -> bool:
