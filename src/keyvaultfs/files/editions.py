@@ -109,8 +109,10 @@ class Editions:
         state = self._states.get(edition.file.key)
         if state is None:
             return edition.expires - now
-        ends = [record.checked + self._cache.limits.ttl for record, _, _ in state.watched]
-        return min([*ends, state.until]) - now
+        end, ttl = state.until, self._cache.limits.ttl
+        for record, _, _ in state.watched:
+            end = min(end, record.checked + ttl)
+        return end - now
 
     def hit(self, file: File, now: float) -> None:
         """Somebody looked it up and was content with what `fresh` said."""
@@ -124,6 +126,13 @@ class Editions:
         """Somebody opens it: its secrets are hot."""
         for source in file.recipe.sources:
             self._cache.touch(source.name)
+
+    def opened(self, file: File, now: float) -> None:
+        """As `touch`, of a file of which `fresh` knew the edition."""
+        state = self._states.get(file.key)
+        if state is not None:
+            for record, _, _ in state.watched:
+                record.touch(now)
 
     async def get(self, file: File, uid: int | None = None) -> Edition:
         """The edition of now: fresh, or stale while nobody answers or while the newest cannot be made.

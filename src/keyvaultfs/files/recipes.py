@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import TYPE_CHECKING, ClassVar
 
 from keyvaultfs.model import SecretName
@@ -54,24 +55,24 @@ class OneSecret:
     part: str | None = None
     field: str | None = None
     password: Source | None = None
+    sources: tuple[Source, ...] = field_(init=False, repr=False, compare=False)
+    """the secrets that it is made of"""
+    plain: bool = field_(init=False, repr=False, compare=False)
+    """whether it is the current version as the mount shows it: the recipe that does nothing"""
     kind: ClassVar[str] = "secret"
+
+    def __post_init__(self) -> None:
+        # Told once: each warm open asks for them.
+        sources = (self.source,) if self.password is None else (self.source, self.password)
+        object.__setattr__(self, "sources", sources)
+        same = not (self.part or self.field is not None or self.newline or self.decode)
+        plain = same and self.source.current
+        object.__setattr__(self, "plain", plain)
 
     @property
     def salted(self) -> bool:
         """Whether the bytes are others each time."""
         return self.part == "pfx"
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """The secrets that it is made of."""
-        return (self.source,) if self.password is None else (self.source, self.password)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is the secret as the mount shows it: the recipe that does nothing."""
-        return (
-            not (self.part or self.field is not None or self.newline or self.decode) and self.source.current
-        )
 
     @property
     def identity(self) -> str:
@@ -84,8 +85,8 @@ class Rendered:
     """A file made by a template; `text` is the template's, and its secrets are literals in it."""
 
     text: str
-    template: Template = field(compare=False, repr=False)
-    sources: tuple[Source, ...] = field(init=False)
+    template: Template = field_(compare=False, repr=False)
+    sources: tuple[Source, ...] = field_(init=False)
     kind: ClassVar[str] = "template"
     plain: ClassVar[bool] = False
     salted: ClassVar[bool] = False
@@ -114,7 +115,7 @@ class Formatted:
 
     format: str
     values: tuple[tuple[str, Value], ...]
-    sources: tuple[Source, ...] = field(init=False)
+    sources: tuple[Source, ...] = field_(init=False)
     kind: ClassVar[str] = "format"
     plain: ClassVar[bool] = False
     salted: ClassVar[bool] = False

@@ -45,6 +45,7 @@ Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
 
 _INODE_BITS = 32
 _BLOCK = 4096
+_REMEMBERED = 1 << 14
 _LONGEST_ATTRIBUTE = 65536
 """Bytes: XATTR_SIZE_MAX of the kernel, which has no good word for a longer one."""
 
@@ -94,6 +95,7 @@ class Operations(pyfuse3.Operations):
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
         self._lines: dict[str, Lines] = {}
+        self._children: dict[tuple[str, bytes], File | Directory] = {}
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
         self.systemd = SystemdPatience(files.outage)
@@ -329,10 +331,18 @@ class Operations(pyfuse3.Operations):
         return found
 
     def _child(self, folder: Directory, name: bytes) -> File | Directory | None:
+        found = self._children.get((folder.path, name))
+        if found is not None:
+            return found
         try:
-            return self._files.tree.child(folder, name.decode())
+            found = self._files.tree.child(folder, name.decode())
         except UnicodeDecodeError:
             return None
+        if found is not None:
+            if len(self._children) >= _REMEMBERED:
+                self._children.clear()
+            self._children[folder.path, name] = found
+        return found
 
     def _never(self) -> pyfuse3.EntryAttributes:
         """No file can have that name: the kernel may remember it, where no configuration can come to name one."""

@@ -208,7 +208,7 @@ class Resolver:
         current = node.state is State.CURRENT and node.version == edition.id
         if not current and (now >= node.promised or node.shown != node.inode):
             return None
-        self._editions.touch(node.name)
+        self._editions.opened(node.name, now)
         return self._opened(node), True
 
     async def open(self, node: Node, patience: float, uid: int | None = None) -> tuple[Handle, bool]:
