@@ -68,10 +68,11 @@ def _rpms(tree: Path, made: Path, env: dict[str, str], umask: int) -> dict[str, 
     (sdist,) = made.glob("*.tar.gz")
     shutil.copy(sdist, RPM_FOLDER / "SOURCES")
     shutil.copy(tree / "packaging/rpm/keyvaultfs.spec", RPM_FOLDER)
-    macros = ["--load", tree / "packaging/rpm/stand-in.macros", "--define", f"_topdir {RPM_FOLDER}"]
-    macros += ["--define", f"stand_in_python {PYTHON}"]
+    macros = (tree / "packaging/rpm/stand-in.macros").read_text()
+    (RPM_FOLDER / ".rpmmacros").write_text(f"{macros}%_topdir {RPM_FOLDER}\n%stand_in_python {PYTHON}\n")
+    env = env | {"HOME": str(RPM_FOLDER)}
     spec = RPM_FOLDER / "keyvaultfs.spec"
-    run("rpmbuild", "-ba", "--nodeps", *macros, spec, cwd=RPM_FOLDER, env=env, umask=umask)
+    run("rpmbuild", "-ba", "--nodeps", spec, cwd=RPM_FOLDER, env=env, umask=umask)
     return {file.name: file.read_bytes() for file in RPM_FOLDER.rglob("*.rpm")}
 
 

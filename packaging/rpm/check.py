@@ -7,6 +7,7 @@ Fedora's macros are those of stand-in.macros beside this file; everything else i
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -32,10 +33,11 @@ ALONE = re.compile(
 """What each kind of package has for its own kind's sake."""
 
 
-def run(*command: object, cwd: Path = ROOT) -> str:
+def run(*command: object, cwd: Path = ROOT, home: Path | None = None) -> str:
     """Standard output; a failure ends the check and shows all that was said."""
+    env = os.environ | ({"HOME": str(home)} if home else {})
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603 - packaging tools
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)  # noqa: S603 - packaging tools
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -98,12 +100,13 @@ def build(folder: Path) -> dict[str, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "SOURCES").mkdir(parents=True)
     run(PYTHON, "-m", "hatchling", "build", "-t", "sdist", "-d", folder / "SOURCES")
-    defined = ("--define", f"_topdir {folder}", "--define", f"stand_in_python {PYTHON}")
-    macros = ("--load", HERE / "stand-in.macros", *defined)
-    parsed = run("rpmspec", "-P", *macros, SPEC)
+    # By ~/.rpmmacros: rpm 4.20 forgets those of --load when it has read %generate_buildrequires.
+    macros = (HERE / "stand-in.macros").read_text()
+    (folder / ".rpmmacros").write_text(f"{macros}%_topdir {folder}\n%stand_in_python {PYTHON}\n")
+    parsed = run("rpmspec", "-P", SPEC, home=folder)
     if left := re.findall(r"%\{.*?\}", parsed):
         sys.exit(f"the spec uses what nothing defines: {left}")
-    run("rpmbuild", "-bb", "--nodeps", *macros, SPEC)
+    run("rpmbuild", "-bb", "--nodeps", SPEC, home=folder)
     return {file.name.rsplit("-", 2)[0]: file for file in folder.glob("RPMS/noarch/*.rpm")}
 
 
