@@ -234,6 +234,27 @@ def test_a_worker_that_closes_its_channel_is_replaced(vault: VaultProcess, mount
     assert (kv / "pw").read_text() == "x"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fd", [ipc.TABLE_FD, ipc.VALUES_FD], ids=["table", "values"])
+def test_what_a_worker_has_broken_for_its_successors_is_dropped(
+    fd: int, vault: VaultProcess, mount: Mounter
+) -> None:
+    for number in range(10):
+        vault.set(f"s{number}", f"value {number}")
+    kv = mount()
+    for number in range(10):
+        (kv / f"s{number}").read_text()
+    pid = kv.worker()
+    with descriptor_of(pid, fd) as memory:
+        os.kill(pid, signal.SIGSTOP)
+        os.pwrite(memory, random.Random(1).randbytes(os.fstat(memory).st_size), 0)
+        os.kill(pid, signal.SIGKILL)
+        for number in range(10):
+            assert (kv / f"s{number}").read_text() == f"value {number}"
+    kv.says("the next one begins without")
+    assert len(os.listdir(kv.where)) == 10
+
+
 # --- a machine that has too little ----------------------------------------------------------------------------------
 
 

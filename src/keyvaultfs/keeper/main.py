@@ -43,6 +43,7 @@ _TICK_SECONDS = 0.2
 _ANNOUNCE_SECONDS = 5.0
 """Beyond the time of one request of the kernel, since a rename waits for a look-up in the same folder."""
 
+_DROP_VALUES_AT, _DROP_TABLE_AT = 3, 4
 _STOP_SECONDS = 1.0
 _INIT_SECONDS = 5.0
 _ERR, _WARNING, _INFO = 3, 4, 6
@@ -288,6 +289,7 @@ class Keeper:
 
     def _act(self, act: Act, process: WorkerProcess | None) -> None:
         if process is None:
+            self._drop_what_may_kill()
             self._start()
         elif act is Act.GO:
             process.channel.send("go")
@@ -327,6 +329,20 @@ class Keeper:
         except OSError:
             self.supervisor.not_started(now)
             raise
+
+    def _drop_what_may_kill(self) -> None:
+        """Workers that never serve may die of what an earlier one left, broken or taken over: it goes in the end.
+
+        Values first, which are fetched again; then the table, without which the kernel's inodes are stale.
+        """
+        left = {_DROP_VALUES_AT: ("values", self.values), _DROP_TABLE_AT: ("inodes", self.table)}
+        if self._served and self.supervisor.unserved in left:
+            name, fd = left[self.supervisor.unserved]
+            self.sink.say(
+                _ERR,
+                f"{self.supervisor.unserved} workers could not serve: the next one begins without {name}",
+            )
+            os.ftruncate(fd, 0)
 
     def _bury(self, process: WorkerProcess) -> None:
         life = self.succession.life(process)

@@ -95,6 +95,11 @@ class Supervisor:
         return Step.KILL if now - self._beat > MISSED_HEARTBEATS * self.heartbeat else Step.NOTHING
 
     @property
+    def unserved(self) -> int:
+        """Workers in a row that ended before their first heartbeat."""
+        return self._failures
+
+    @property
     def failures(self) -> int:
         """Workers in a row that ended before their first heartbeat, or could not be started, or had no memory."""
         return max(self._failures, self._refused, len(self._killed))
