@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     import pyfuse3
+    from pyfuse3 import RequestContext
 
     from keyvaultfs.files.editions import Editions
-    from keyvaultfs.filesystem.askers import Askers
+    from keyvaultfs.filesystem.askers import Asker, Askers
     from keyvaultfs.filesystem.audit import Audit
     from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -50,25 +51,38 @@ class Opens:
     def opened(
         self, arguments: tuple[Any, ...], code: int, answer: pyfuse3.FileInfo | None
     ) -> Coroutine[Any, Any, None] | None:
-        """See `requests.Served`. A warm open without an audit is only counted, by what was found out a moment ago."""
+        """See `requests.Served`."""
         inode, _, ctx = arguments
-        if answer is not None and self._audit is None:
-            recent = self._readers.recent.get((inode, ctx.pid))
-            if recent is not None and recent[1].shown == inode:
-                reader = recent[0]
-                reader.opens += 1
-                reader.touched = True
-                self._readers.by_handle[answer.fh] = reader
-                return None
+        audit = self._audit
+        if audit is None:
+            if answer is not None:
+                self._note(inode, ctx, answer.fh, None)
+            return None
         node = self._table.nodes.get(inode)
         if node is None:  # a control file
             return None
         asker = self._askers.of(ctx)
-        shown = self._table.content(node)
-        if answer is not None and not node.pinned:
-            reader = self._readers.opened(node.name.path, shown.version, asker, answer.fh)
-            self._readers.recent[inode, ctx.pid] = reader, node
-        return None if self._audit is None else self._audit.record(self._subject(node, shown), asker, code)
+        if answer is not None:
+            self._note(inode, ctx, answer.fh, asker)
+        shown = node if node.shown == inode else self._table.content(node)
+        return audit.record(self._subject(node, shown), asker, code)
+
+    def _note(self, inode: int, ctx: RequestContext, fh: int, asker: Asker | None) -> None:
+        """Remember who reads; a warm open is only counted, by what was found out a moment ago."""
+        readers = self._readers
+        recent = readers.recent.get((inode, ctx.pid))
+        if recent is not None and recent[1].shown == inode and (asker is None or recent[0].asker is asker):
+            reader = recent[0]
+            reader.opens += 1
+            reader.touched = True
+            readers.by_handle[fh] = reader
+            return
+        node = self._table.nodes.get(inode)
+        if node is None or node.pinned:
+            return
+        edition = self._table.content(node).version
+        reader = readers.opened(node.name.path, edition, asker or self._askers.of(ctx), fh)
+        readers.recent[inode, ctx.pid] = reader, node
 
     def closed(self, fh: int) -> None:
         """A RELEASE; of a secret's file or any other."""
