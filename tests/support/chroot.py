@@ -2,7 +2,7 @@
 
 python -m tests.support.chroot SUITE PACKAGE… -- PYTEST-ARGUMENT…
 
-The root is a plain chroot in mount and process namespaces of its own, with this machine's kernel and /dev/fuse.
+The root is that of mount and process namespaces of its own, with this machine's kernel and /dev/fuse.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ root=$1; shift
 for name in dev sys; do mount --rbind /$name "$root/$name"; mount --make-rslave "$root/$name"; done
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 none "$root/tmp"
-exec chroot "$root" sh -ec 'cd /src; python3 -m pip -q install --root-user-action=ignore --no-index --no-deps \\
-  --no-build-isolation --break-system-packages -e . ; exec python3 -m pytest "$@"' sh "$@"
+cd "$root"
+pivot_root . mnt  # and not chroot, so that who enters these namespaces finds this root
+umount --lazy /mnt
+cd /src
+python3 -m pip -q install --root-user-action=ignore --no-index --no-deps --no-build-isolation --break-system-packages -e .
+# Not by exec: process 1 has to reap orphans, and the file system is short with it.
+code=0; python3 -m pytest "$@" || code=$?
+exit $code
 """
 
 

@@ -25,7 +25,8 @@ _NONCHARACTERS = re.compile(
     f"[\ufdd0-\ufdef{_ENDS_OF_PLANES}]"
 )  # systemd, src/basic/utf8.c: unichar_is_valid
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, section 2.2
-_PLAIN_NETRC = re.compile(r'[^\s"\\#\x00-\x20\x7f][^\s"\\\x00-\x20\x7f]*')
+_PLAIN_NETRC = re.compile(r"[!$-[\]-~][!#-[\]-~]*")
+"""ASCII alone: without quotation marks, curl 8.14 ends a word at the first other byte."""
 _TOML = {chr(code): f"\\u{code:04X}" for code in (*range(32), 127)}
 _TOML |= {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _MYCNF = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
