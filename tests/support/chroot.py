@@ -27,7 +27,8 @@ cd "$root"
 pivot_root . mnt  # and not chroot, so that who enters these namespaces finds this root
 umount --lazy /mnt
 cd /src
-python3 -m pip -q install --root-user-action=ignore --no-index --no-deps --no-build-isolation --break-system-packages -e .
+alone='--no-index --no-deps --no-build-isolation --break-system-packages'
+python3 -m pip -q install --root-user-action=ignore $alone -e .
 # Not by exec: process 1 has to reap orphans, and the file system is short with it.
 code=0; python3 -m pytest "$@" || code=$?
 exit $code
