@@ -93,8 +93,18 @@ class Announcements:
         self._current = current
         self._switched = switched
         self._under_way: dict[bytes, Announcement] = {}
+        self._waiting: dict[str, Node] = {}
+        """by folded name: the inode whose watchers are to hear that it loses the name"""
         self.pid = NOBODY
         """of the child that is at work"""
+
+    def loses(self, node: Node) -> None:
+        """An inode loses its name. A look-up that cannot wait is told of the new one before that is announced."""
+        self._waiting.setdefault(node.name.key, node)
+
+    def announced(self, key: str) -> None:
+        """Nothing is to be announced of a name any more."""
+        self._waiting.pop(key, None)
 
     def begin(self, do: Do, dirent: Dirent | None = None, inode: int = 0) -> Announcement:
         """Prepare one. What a predecessor began is gone on with under its token."""
@@ -186,7 +196,9 @@ class Announcements:
         if dirent is None:
             return self._passing(one)
         if dirent.told or one.do is Do.LOOK:
-            one.old = self._table.told.get(dirent.name.key)
+            waiting = self._waiting.get(dirent.name.key)
+            one.old = waiting if waiting is not None and self._table.has(waiting) else None
+            one.old = one.old or self._table.told.get(dirent.name.key)
             if one.old is not None:
                 self._table.supersede(one.old)
         one.version = dirent.version
@@ -217,6 +229,7 @@ class Announcements:
         old = one.old or self._table.told.get(dirent.name.key)
         if old is not None and old is not one.new:
             self._table.notified(old)
+        self.announced(dirent.name.key)
         if one.do is Do.UNLINK:
             dirent.told = False
         else:

@@ -127,6 +127,7 @@ class Rotation:
             done = trio.Event()
             done.set()
             return done
+        self.announcements.loses(node)
         self._urgent.add(key)
         self._stirred.set()
         return self.unannounced[key]
@@ -188,6 +189,7 @@ class Rotation:
             )
         if node is not None and other and change.file.key in self.unannounced:
             self._table.supersede(node)
+            self.announcements.loses(node)
             self._urgent.add(change.file.key)
 
     async def run(self) -> None:
@@ -266,6 +268,7 @@ class Rotation:
             self.unannounced.move_to_end(key)
         else:
             self.unannounced.pop(key, None)
+            self.announcements.announced(key)
 
     async def _by_rename(self, dirent: Dirent) -> None:
         parent = self._table.parent(dirent.name.key)
