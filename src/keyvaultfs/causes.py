@@ -196,6 +196,9 @@ _ROWS = (
           "systemctl enable --now keyvaultfs-imds.service"),
     Cause("FenceLost", _WARN, "the fence of the token endpoint was set up, and is not in force",
           "systemctl restart keyvaultfs-imds.service"),
+    Cause("NoArcAgent", _FAIL, "Azure Arc's agent is not installed", "azcmagent show    # or leave auth=arc out"),
+    Cause("NotInAgentsGroup", _FAIL, "the worker's user may not read the key files of Azure Arc's agent",
+          "usermod --append --groups himds {user}"),
     Cause("CheckFailed", _FAIL, "the check itself came to an end too early", "keyvaultfs check {vault} --json"),
 )  # fmt: skip
 

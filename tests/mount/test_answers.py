@@ -116,3 +116,19 @@ def test_a_token_that_the_vault_no_longer_takes_is_renewed_once_whatever_stands_
     vault.fault(op="get", status=401, headers={"www-authenticate": challenge.format(ours=ours)}, times=1)
     assert (kv / "pw").read_text() == "x"
     assert len(vault.requests("token")) == before + 1
+
+
+def test_a_refusal_of_one_secret_names_it_once(vault: VaultProcess, mount: Mounter) -> None:
+    vault.bulk([{"name": name, "value": "x"} for name in ("open", "closed")])
+    vault.fault(op="get", name="closed", deny="rbac")
+    kv = mount("negative_ttl=0")
+    for _ in range(3):
+        assert (kv / "open").read_text() == "x"
+        with pytest.raises(PermissionError):
+            (kv / "closed").read_text()
+    kv.says("vault refuses closed error=ForbiddenByRbac")
+    assert kv.log().count("vault refuses") == 1
+    assert any("az role assignment create" in one["cure"] for one in kv.status()["problems"])
+    vault.clear_faults()
+    kv.wait_for("closed", "x")
+    kv.says("vault refuses closed ended")

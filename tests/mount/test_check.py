@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.mount import KEYVAULTFS, environment
 from tests.support.namespace import network_of
-from tests.support.peer import Peer, says
+from tests.support.peer import Peer, half_a_handshake, says
 from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
@@ -412,3 +412,19 @@ def test_a_child_that_is_killed_is_a_failure(vault: VaultProcess) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "CheckFailed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_handshake_without_end_ends(vault: VaultProcess) -> None:
+    with Peer(half_a_handshake) as drip:
+        found = check(f"https://127.0.0.1:{drip.port}", options=vault.mount_options())
+    assert "NoTLS" in found.of("vault")
+
+
+def test_the_arc_agents_group_is_looked_at() -> None:
+    found = check(
+        "https://127.0.0.1:1", options="auth=arc,resource=https://x.example,imds_endpoint=http://127.0.0.1:1"
+    )
+    told = found.of("machine")
+    assert {"NoArcAgent", "NotInAgentsGroup"} & set(told) or "may read the agent's key files" in found.output
+    assert "EndpointRefused" in found.of("identity")

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """
     vault, settings, names = _wanted(args)
     report = Report()
-    machine.check(report, settings.run_as)
+    machine.check(report, settings.run_as, settings.auth)
     report.findings += _in_child(vault, settings, names, report)
     sys.stdout.write(report.json() if args.json else report.text())
     return 0 if report.well else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
 import platform
 import pwd
@@ -21,12 +23,19 @@ if TYPE_CHECKING:
 STEP = "machine"
 _FUSE_CONF = "/etc/fuse.conf"
 _HELPERS = ("/sbin/mount.keyvaultfs", "/usr/sbin/mount.keyvaultfs", "/usr/local/sbin/mount.keyvaultfs")
+_AGENTS_GROUP = "himds"
 _RESEND = (6, 9)
 """The first Linux that sends a dead worker's requests again (FUSE_NOTIFY_RESEND)."""
 
 
-def check(report: Report, run_as: str | None) -> None:
-    """Look at this machine, as the user who asks."""
+def check(report: Report, run_as: str | None, auth: str) -> None:
+    """Look at this machine, as the user who asks.
+
+    Args:
+        report: what is found goes there.
+        run_as: the option of that name.
+        auth: the option of that name: Azure Arc's agent lets a group read its key files.
+    """
     _device(report)
     if os.getuid() == 0:
         _user(report, run_as)
@@ -36,7 +45,10 @@ def check(report: Report, run_as: str | None) -> None:
         _memory(report)
     _helper(report)
     _kernel(report)
-    _fence(report)
+    if auth == "arc":
+        _agent(report, run_as)
+    else:
+        _fence(report)
 
 
 def _device(report: Report) -> None:
@@ -61,6 +73,29 @@ def _user(report: Report, run_as: str | None) -> None:
         )
     else:
         report.ok(STEP, "the worker's user", f"{name}, uid {user.pw_uid}")
+
+
+def _agent(report: Report, run_as: str | None) -> None:
+    what = f"group {_AGENTS_GROUP}"
+    try:
+        group = grp.getgrnam(_AGENTS_GROUP)
+    except KeyError:
+        report.bad(STEP, what, "NoArcAgent")
+        return
+    user = _worker(run_as)
+    report.facts["user"] = user.pw_name
+    if user.pw_uid == 0 or group.gr_gid in os.getgrouplist(user.pw_name, user.pw_gid):
+        report.ok(STEP, what, f"{user.pw_name} may read the agent's key files")
+    else:
+        report.bad(STEP, what, "NotInAgentsGroup", user.pw_name)
+
+
+def _worker(run_as: str | None) -> pwd.struct_passwd:
+    """Whom the worker becomes: as `privileges.drop` does it."""
+    if os.getuid() == 0:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(run_as or DEFAULT_USER)
+    return pwd.getpwuid(os.getuid())
 
 
 def _for_users(report: Report) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import http.client
 import ipaddress
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -15,13 +17,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _FORBIDDEN = frozenset(
     {errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EINVAL, errno.ENETDOWN}
 )
 """What connect(2) says of a route that forbids, leads nowhere or is missing, and of a firewall that rejects."""
 
+_HANDSHAKE_SECONDS = 10.0
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 # In a certificate the issuer's names stand before the dates, and the subject's after them (RFC 5280 §4.1).
 _NAME_OR_DATE = re.compile(
@@ -103,6 +106,22 @@ def opened(address: str, port: int, seconds: float) -> socket.socket:
     return socket.create_connection((address, port), timeout=seconds)
 
 
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Bound what waits for bytes one at a time, which a socket's own time-out does not. Main thread only."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def certificate(host: str, opened: Callable[[], socket.socket], context: ssl.SSLContext) -> str:
     """Verify who is there; returns who issued the certificate.
 
@@ -112,7 +131,11 @@ def certificate(host: str, opened: Callable[[], socket.socket], context: ssl.SSL
     # The context of old urllib3 leaves names to that library.
     context.check_hostname = True
     try:
-        with opened() as plain, context.wrap_socket(plain, server_hostname=host) as connection:
+        with (
+            _within(_HANDSHAKE_SECONDS),
+            opened() as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
             return issuer(connection.getpeercert(binary_form=True) or b"")
     except ssl.SSLCertVerificationError as exc:
         reason = exc.verify_message
@@ -123,11 +146,25 @@ def certificate(host: str, opened: Callable[[], socket.socket], context: ssl.SSL
     unverified.verify_mode = ssl.CERT_NONE  # only to say whose it is: nothing is sent
     told = ""
     try:
-        with opened() as plain, unverified.wrap_socket(plain, server_hostname=host) as connection:
+        with (
+            _within(_HANDSHAKE_SECONDS),
+            opened() as plain,
+            unverified.wrap_socket(plain, server_hostname=host) as connection,
+        ):
             told = issuer(connection.getpeercert(binary_form=True) or b"")
     except (OSError, ValueError):
         told = ""
     raise Trouble("CertificateError", f"{reason}; issued by {told or 'nobody who says so'}")
+
+
+def _handshake(host: str, opened: Callable[[], socket.socket], context: ssl.SSLContext) -> bytes:
+    """The certificate of who is there, in DER."""
+    with (
+        _within(_HANDSHAKE_SECONDS),
+        opened() as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
 
 
 def issuer(der: bytes) -> str:
@@ -157,7 +194,8 @@ def tunnel(proxy: str, host: str, port: int, seconds: float) -> socket.socket:
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=seconds)
     connection.set_tunnel(host, port, headers)
     try:
-        connection.connect()
+        with _within(_HANDSHAKE_SECONDS):
+            connection.connect()
     except (OSError, http.client.HTTPException) as exc:
         connection.close()
         status = re.search(r"\b[1-5]\d\d\b", str(exc))
