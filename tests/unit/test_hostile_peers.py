@@ -219,6 +219,14 @@ async def test_whatever_is_no_http_is_nobodys_answer(
         assert await ask(transport, bad.url(), 5, probe=True) is Unavailable
 
 
+async def test_the_network_writes_no_log(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+    """urllib3 logs header lines that it cannot parse, with what they say and a traceback: a line for each answer."""
+    odd = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nno header: but\nword of the network\r\n\r\n{}"
+    with Peer(peer.says(odd)) as bad, caplog.at_level("DEBUG"):
+        await ask(transport, bad.url(), 5, probe=True)
+    assert [record for record in caplog.records if not record.name.startswith("keyvaultfs")] == []
+
+
 async def test_where_tls_is_wanted_plain_text_is_no_answer(transport: Transport) -> None:
     with Peer(peer.plain) as bad:
         assert await ask(transport, bad.url("https"), 5, probe=True) is Unavailable

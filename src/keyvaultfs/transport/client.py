@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Its warnings quote what the network sent, with a traceback, once for each answer.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+
 FAILURES = (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 """What urllib3 and the libraries below it raise where no answer came; a UnicodeError is a ValueError."""
 
 _URL = re.compile("(https?://[^/?#]+)(/[^#]*)")
+_ONCE = urllib3.Retry(False, redirect=False)
 _POOLS = {"http": HTTPPool, "https": HTTPSPool}
 
 
@@ -198,7 +203,7 @@ class Client:
             parts[2],
             headers=headers,
             timeout=attempt.left(),
-            retries=False,
+            retries=_ONCE,
             redirect=False,
             assert_same_host=False,
             preload_content=False,
