@@ -53,7 +53,7 @@ demo: $(STAMPS)/venv
 	@$(PYTHON) docs/demo.py
 
 # Three lanes, two at a time: most tests wait more than they compute. Each lane's lines come together when it ends.
-test: $(STAMPS)/venv-test $(STAMPS)/venv-debian
+test: $(STAMPS)/venv-test $(STAMPS)/venv-debian package
 	@$(MAKE) --no-print-directory -j2 --output-sync=recurse lane-newest lane-debian-12 lane-debian-13
 
 lane-newest:
