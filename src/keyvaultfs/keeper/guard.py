@@ -34,7 +34,7 @@ class Guard:
             step(*arguments)
         except Exception as exc:  # noqa: BLE001 - the mount outlives every mistake
             self.failed = True
-            self._note(getattr(step, "__name__", "a step"), exc)
+            self._note(getattr(getattr(step, "func", step), "__name__", "a step"), exc)
 
     def pause(self) -> None:
         """Wait a moment if a step has failed since the last call."""

@@ -2,34 +2,32 @@
 
 Nothing that a worker sends, no name in the mount table and no failed system call ends the loop: each step runs under
 `Guard`. What is decided lies in `succession` (who serves), `readiness` (when it counts as mounted) and `supervisor`
-(when to start, to kill, to give up); here it is done.
+(when to start, to kill, to give up); `workforce` does it, and here is the loop.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import signal
-import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
-from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper import announce, mounting, unmounting
 from keyvaultfs.keeper.announce import Announcer
 from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
 from keyvaultfs.keeper.mail import Mail
-from keyvaultfs.keeper.memory import OutOfMemory
 from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.presence import Presence
 from keyvaultfs.keeper.process import WorkerProcess, high
 from keyvaultfs.keeper.readiness import Readiness
+from keyvaultfs.keeper.signals import STOPS, Signals
 from keyvaultfs.keeper.sink import Sink
-from keyvaultfs.keeper.succession import Act, Succession
-from keyvaultfs.keeper.supervisor import Step, Supervisor
+from keyvaultfs.keeper.supervisor import Step
+from keyvaultfs.keeper.workforce import Workforce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +41,7 @@ _TICK_SECONDS = 0.2
 _ANNOUNCE_SECONDS = 5.0
 """Beyond the time of one request of the kernel, since a rename waits for a look-up in the same folder."""
 
-_DROP_VALUES_AT, _DROP_TABLE_AT = 3, 4
-_STOP_SECONDS = 1.0
-_INIT_SECONDS = 5.0
 _ERR, _WARNING, _INFO = 3, 4, 6
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_IGNORED = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
 
 
 class Keeper:
@@ -66,21 +59,13 @@ class Keeper:
         self._mounted: Callable[[int, str], None] | None = mounted
         self.sink = Sink(foreground=launch.foreground)
         self.notifier = Notifier()
-        self.supervisor = Supervisor(ipc.HEARTBEAT_SECONDS)
-        self.succession: Succession[WorkerProcess] = Succession(self.supervisor)
         self.readiness = Readiness(
             strict=settings.strict, foreground=launch.foreground, timeout=settings.timeout
         )
         self.children = Children()
         self.guard = Guard(lambda text: self.sink.say(_ERR, text))
         self.mail = Mail(self.sink)
-        self.memory = OutOfMemory()
-        self.told = ""
         self._asking: int | None = None
-        self._served = False
-        self._started = 0
-        self._lean = 0
-        self._last_words = "it could not be started"
         self._stop: str | None = None
         self._exit = 0
         self._next_watchdog = 0.0
@@ -109,51 +94,40 @@ class Keeper:
             self.launch.mountpoint,
             self.settings.timeout + _ANNOUNCE_SECONDS,
         )
-        self._renames = made.writable
         self.presence = Presence(mounting.connection(self.launch.mountpoint), self.device)
         try:
-            self.table = high(os.memfd_create("keyvaultfs-table", os.MFD_CLOEXEC))
-            self.values = high(os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC))
-            self.readers = high(os.memfd_create("keyvaultfs-readers", os.MFD_CLOEXEC))
-            self.init = self._read_init()
-            self._listen_to_signals()
+            self.workforce = Workforce(
+                self.launch,
+                self.device,
+                renames=made.writable,
+                audit=self.audit,
+                sink=self.sink,
+                notifier=self.notifier,
+                children=self.children,
+                hear=self._hear,
+            )
+            self.succession = self.workforce.succession
+            self.supervisor = self.workforce.supervisor
+            self.signals = Signals()
         except Exception:
-            self._end_mount(abort=True)
+            self._unmount(abort=True)
             raise
         self.guard.run(self._mind_workers)  # the first one starts now, and not after a tick
         while self._stop is None:
             self._turn()
         self.notifier.send("STOPPING=1")
-        self.guard.run(self._end_mount)
+        self.guard.run(self._unmount)
+        self.guard.run(self.workforce.dismiss)
         if self._mounted is None:
             self.sink.say(_ERR if self._exit else _INFO, self._stop)
         self._tell_mounted(self._exit, self._stop)
         return self._exit
 
-    def _read_init(self) -> bytes:
-        ready, _, _ = select.select([self.device], [], [], _INIT_SECONDS)
-        if not ready:
-            raise TimeoutError("the kernel sent no INIT")
-        return os.read(self.device, 1 << 21)
-
-    def _listen_to_signals(self) -> None:
-        reading, writing = socket.socketpair()
-        reading.setblocking(False)
-        writing.setblocking(False)
-        self._signals = socket.socket(fileno=high(reading.detach()))
-        self._signals_end = socket.socket(fileno=high(writing.detach()))
-        signal.set_wakeup_fd(self._signals_end.fileno(), warn_on_full_buffer=False)
-        for number in (*_STOPS, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # who started us may have blocked some
-
     def _turn(self) -> None:
         """Wait for something to happen, at most a tick, and do what follows from it."""
         events: set[int] = set()
         self.guard.run(self._wait, events)
-        if self._signals.fileno() in events:
+        if self.signals.fileno() in events:
             self.guard.run(self._on_signals)
         for life in self.succession.lives():
             if life.process.log_fd in events:
@@ -171,7 +145,7 @@ class Keeper:
 
     def _wait(self, events: set[int]) -> None:
         poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        poll.register(self.signals, select.POLLIN)
         if not self.presence.gone:
             poll.register(self.presence.fd, select.POLLPRI)
         for life in self.succession.lives():
@@ -183,26 +157,22 @@ class Keeper:
         events.update(fd for fd, _ in poll.poll(int(_TICK_SECONDS * 1000)))
 
     def _on_signals(self) -> None:
-        for number in self._signals.recv(4096):
-            if number in _STOPS:
+        for number in self.signals.received():
+            if number in STOPS:
                 self._stop = f"unmounted {self.launch.mountpoint} on {signal.Signals(number).name}"
             elif number == signal.SIGHUP and self.succession.may_reload():
-                self.notifier.reloading()
-                self._reopen_audit()
-                self.sink.say(_INFO, "reload: a new worker starts; the old one serves until it is ready")
-                self._start()
-
-    def _reopen_audit(self) -> None:
-        try:
-            self.audit.reopen()
-        except KeyVaultFSError as exc:
-            self.sink.say(_ERR, f"{exc}; records go where they went")
+                self.workforce.reload()
 
     def _on_messages(self, process: WorkerProcess) -> None:
         for message in self.mail.messages(process, time.monotonic()):
             act = self._on.get(message.kind)
             if act is not None:
                 self.guard.run(self.mail.heed, act, process, message)
+
+    def _hear(self, process: WorkerProcess) -> None:
+        """Read what a worker still has to say."""
+        self.guard.run(self._on_messages, process)
+        self.guard.run(self.mail.pass_log, process)
 
     def _on_heartbeat(self, process: WorkerProcess, message: Message) -> None:
         if self.succession.serves(process):
@@ -218,14 +188,12 @@ class Keeper:
     def _on_ready(self, process: WorkerProcess, message: Message) -> None:
         if not self.succession.serves(process):
             return
-        told = message.text("told", 4096)
-        if not self.told and len(bytes.fromhex(told)) >= ipc.SHORTEST_INIT_ANSWER:
-            self.told = told  # the kernel has had one answer, whatever a later worker says
-        if self._served:
+        self.workforce.told(message.text("told", 4096))
+        if self.workforce.served:
             self.sink.say(_INFO, f"worker {process.pid} has taken over")
             self.notifier.send("READY=1")
             return
-        self._served = True
+        self.workforce.served = True
         for note in message.texts("notes"):
             self.sink.say(_WARNING, note)
         self.readiness.serving(time.monotonic())
@@ -281,89 +249,10 @@ class Keeper:
 
     def _mind_workers(self) -> None:
         for act, process in self.succession.turn(time.monotonic(), WorkerProcess.dead):
-            self.guard.run(self._act, act, process)
-        if self.supervisor.step(time.monotonic()) is Step.GIVE_UP and self._stop is None:
-            times = self.supervisor.failures
-            self._exit = 1
-            self._stop = f"{times} workers in a row could not serve; the last said: {self._last_words}"
-
-    def _act(self, act: Act, process: WorkerProcess | None) -> None:
-        if process is None:
-            self._drop_what_may_kill()
-            self._start()
-        elif act is Act.GO:
-            process.channel.send("go")
-        elif act is Act.RETIRE:
-            process.channel.send("retire")
-        elif act in {Act.KILL, Act.KILL_HANGING}:
-            if act is Act.KILL_HANGING:
-                self.sink.say(_ERR, f"worker {process.pid} hangs: it missed its heartbeats and is killed")
-            process.kill()
-        elif act is Act.BURY:
-            self._bury(process)
-        else:
-            words = self._last_words_of(process)
-            self.sink.say(_ERR, f"reload: the new worker cannot start, the old one stays: {words}")
-            self.notifier.send("READY=1")
-
-    def _start(self) -> None:
-        self._started += 1
-        more = {ipc.READERS_FD: self.readers}
-        if self.audit.fd is not None:
-            more[ipc.AUDIT_FD] = self.audit.fd
-        charge = ipc.Charge(
-            launch=self.launch,
-            init=self.init.hex(),
-            told=self.told,
-            successor=self._served,
-            keeper=os.getpid(),
-            renames=self._renames,
-            workers=self._started,
-            lean=self._lean,
-            descriptors=tuple(more),
-        )
-        now = time.monotonic()
-        self.memory.note()
-        try:
-            self.succession.began(WorkerProcess(self.device, self.table, self.values, charge, more), now)
-        except OSError:
-            self.supervisor.not_started(now)
-            raise
-
-    def _drop_what_may_kill(self) -> None:
-        """Workers that never serve may die of what an earlier one left, broken or taken over: it goes in the end.
-
-        Values first, which are fetched again; then the table, without which the kernel's inodes are stale.
-        """
-        left = {_DROP_VALUES_AT: ("values", self.values), _DROP_TABLE_AT: ("inodes", self.table)}
-        if self._served and self.supervisor.unserved in left:
-            name, fd = left[self.supervisor.unserved]
-            self.sink.say(
-                _ERR,
-                f"{self.supervisor.unserved} workers could not serve: the next one begins without {name}",
-            )
-            os.ftruncate(fd, 0)
-
-    def _bury(self, process: WorkerProcess) -> None:
-        life = self.succession.life(process)
-        words = self._last_words_of(process)
-        if self.memory.struck():
-            # What is cached lies in memory of this control group too, and the next worker keeps less of it.
-            os.ftruncate(self.values, 0)
-            self._lean = self.supervisor.out_of_memory(time.monotonic())
-            words = "the kernel killed it for lack of memory: cached values are dropped, and fewer are kept"
-        if (life is None or life.retire_by is None) and not self.presence.gone:
-            self.sink.say(_WARNING, f"worker {process.pid} died: {words}")
-        self._last_words = words
-
-    def _last_words_of(self, process: WorkerProcess) -> str:
-        """Hear a dead worker out, forget it, and have it reaped later."""
-        self.guard.run(self._on_messages, process)
-        self.guard.run(self.mail.pass_log, process)
-        lines = [line[3:] if line.startswith("<") else line for line in process.last_lines]
-        self.children.bury(process.pid)
-        process.close()
-        return process.words or " | ".join(lines[-2:]) or "it said nothing"
+            self.guard.run(partial(self.workforce.act, quiet=self.presence.gone), act, process)
+        words = self.workforce.given_up(time.monotonic())
+        if words and self._stop is None:
+            self._exit, self._stop = 1, words
 
     def _mind_readiness(self) -> None:
         if self.readiness.open and self._asking is None:
@@ -396,8 +285,7 @@ class Keeper:
             if not self.launch.foreground:
                 self.sink.let_stderr_go()
 
-    def _end_mount(self, *, abort: bool = False) -> None:
-        """Unmount, and see that both processes end, whatever their threads wait for."""
+    def _unmount(self, *, abort: bool = False) -> None:
         self.announcer.end(self.children.bury)
         if abort or self._exit:
             unmounting.abort(self.presence.ours)
@@ -405,15 +293,3 @@ class Keeper:
             self._exit = 1
             where = self.presence.ours.mountpoint
             self._stop = f"{where} cannot be unmounted: another mount lies on it; it stays, dead"
-        end = time.monotonic() + _STOP_SECONDS
-        for life in self.succession.lives():
-            self._end(life.process, end)
-
-    def _end(self, process: WorkerProcess, end: float) -> None:
-        while not process.dead() and time.monotonic() < end - _STOP_SECONDS / 2:
-            select.select([process.log_fd], [], [], 0.02)
-            self.guard.run(self.mail.pass_log, process)
-        process.channel.sock.close()
-        while not process.dead() and time.monotonic() < end:
-            time.sleep(0.01)
-        process.kill()

@@ -1,0 +1,37 @@
+"""Signals as bytes of a socket, so that the loop hears of them where it hears of everything else."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+from keyvaultfs.keeper.process import high
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HEARD = (*STOPS, signal.SIGHUP, signal.SIGCHLD)
+_IGNORED = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
+
+
+class Signals:
+    """Takes them over, whatever who started us has blocked or ignored."""
+
+    def __init__(self) -> None:
+        reading, writing = socket.socketpair()
+        reading.setblocking(False)
+        writing.setblocking(False)
+        self._reading = socket.socket(fileno=high(reading.detach()))
+        self._writing = socket.socket(fileno=high(writing.detach()))
+        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        for number in _HEARD:
+            signal.signal(number, lambda *_: None)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    def fileno(self) -> int:
+        """Readable when there is one."""
+        return self._reading.fileno()
+
+    def received(self) -> list[int]:
+        """Those that came since the last call."""
+        return list(self._reading.recv(4096))
