@@ -120,7 +120,7 @@ def test_twenty_kills_under_sixteen_readers_and_a_rotation_every_second(
         finally:
             readers.stop()
         assert held.read() == value(1)
-    assert readers.problems == []
+    assert readers.problems == [], kv.log()[-3000:]
     kv.wait_for("pw", value(number))
     with capsys.disabled():
         print(f"\n  20 kills ({resend}): {readers.reads} reads, the longest {readers.longest:.2f} s")
@@ -232,7 +232,7 @@ def test_sighup_replaces_the_worker_without_an_error_for_readers(vault: VaultPro
             wait_until(lambda pid=pid: gone(pid) and kv.has_worker(), "the new worker")  # type: ignore[misc]
     finally:
         readers.stop()
-    assert readers.problems == []
+    assert readers.problems == [], kv.log()[-3000:]
 
 
 def test_when_the_new_worker_cannot_start_the_old_one_stays(
