@@ -72,3 +72,37 @@ def test_21_only_the_units_that_are_named_may_open_a_file(vault: VaultProcess, m
     assert all(one["OBJECT_UID"] == machine.run("id", "-u", "app").strip() for one in found)
     assert "battery staple" not in json.dumps(found)
     machine.poweroff()
+
+
+WATCHER = """
+[Unit]
+Requires=keyvaultfs@web.service
+After=keyvaultfs@web.service
+[Path]
+{what}
+"""
+
+
+def test_22_path_units_hear_of_a_secret_that_comes_goes_and_comes_again(
+    vault: VaultProcess, machine: Machine
+) -> None:
+    as_a_unit(machine, "ttl = 2\nlist_ttl = 2\n")
+    needs = "Requires=keyvaultfs@web.service\nAfter=keyvaultfs@web.service"
+    machine.write("/etc/systemd/system/watch.path", WATCHER.format(what="PathChanged=/mnt/kv/MyTestSecret"))
+    often = f"[Unit]\n{needs}\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\n"
+    read = "ExecStart=/bin/sh -c 'cat /mnt/kv/MyTestSecret >/run/seen || true'\n"
+    machine.write("/etc/systemd/system/watch.service", often + read)
+    machine.write("/etc/systemd/system/comes.path", WATCHER.format(what="PathExists=/mnt/kv/new-one"))
+    has_a_unit(machine, "comes", "ExecStart=/bin/cp /mnt/kv/new-one /run/came", needs=needs)
+    machine.boot()
+    machine.run("systemctl", "start", "watch.path", "comes.path")
+    vault.rotate("MyTestSecret", "two")
+    machine.wait_until(lambda: machine.run("cat", "/run/seen", check=False) == "two", "the rotation")
+    vault.delete("MyTestSecret", erase=True)
+    machine.wait_until(lambda: not machine.can("cat", "/mnt/kv/MyTestSecret"), "the deletion")
+    vault.set("MyTestSecret", "again")
+    machine.wait_until(lambda: machine.run("cat", "/run/seen", check=False) == "again", "the secret's return")
+    assert not machine.can("test", "-e", "/run/came")
+    vault.set("new-one", "here")
+    machine.wait_until(lambda: machine.run("cat", "/run/came", check=False) == "here", "the new secret")
+    machine.poweroff()
