@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -175,6 +176,16 @@ def test_a_mount_that_hangs_or_is_none_or_is_dead_is_one_line(
         os.kill(worker, signal.SIGCONT)
         os.kill(keeper, signal.SIGCONT)
     wait_until(kv.has_worker, "a worker")
+
+    def unmounted() -> bool:
+        with contextlib.suppress(
+            AssertionError
+        ):  # who was left behind has its answer now, and lets go in a moment
+            kv.stop()
+            return True
+        return False
+
+    wait_until(unmounted, "the processes that were left behind")
 
 
 def test_status_says_problems_first_and_all_in_words(
