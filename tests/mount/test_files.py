@@ -8,7 +8,6 @@ import os
 import signal
 import stat
 import subprocess
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -362,23 +361,72 @@ def test_every_mistake_is_told_before_anything_is_mounted(tmp_path: Path) -> Non
 SET = "".join(f'[files."set/{number}"]\nsecret = "pw"\nnewline = true\n' for number in range(5))
 
 
-def test_a_set_switches_together(vault: VaultProcess, mount: Mounter, written: Written) -> None:
-    """Whoever is woken by one file of a set finds the others beside it, rotation after rotation."""
+@pytest.mark.slow
+def test_a_set_switches_together_in_100_rotations(
+    vault: VaultProcess, mount: Mounter, written: Written
+) -> None:
+    """Whoever is woken by one file of a set finds the others beside it; also when the worker dies meanwhile."""
     vault.set("pw", "0")
     kv = mount(written("only_files = true\n" + SET), "ttl=1", "list_ttl=1")
     for number in range(5):
         assert (kv / f"set/{number}").read_text() == "0\n"
-    for rotation in range(1, 20):
+    for rotation in range(1, 101):
         watch = subprocess.Popen(
-            ["inotifywait", "-q", "-e", "delete_self", kv / f"set/{rotation % 5}"], stdout=subprocess.DEVNULL
+            ["inotifywait", "-m", "-e", "delete_self", *(kv / f"set/{number}" for number in range(5))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        with contextlib.ExitStack() as stack:
-            stack.callback(watch.wait)
+        assert watch.stderr is not None
+        assert watch.stdout is not None
+        with watch, contextlib.ExitStack() as stack:
             stack.callback(watch.kill)
+            while "Watches established" not in watch.stderr.readline():
+                assert watch.poll() is None
             vault.set("pw", str(rotation))
-            wait_until(partial(ended, watch), "the event")
-            assert watch.returncode == 0
+            if rotation % 5:  # at once; else when the time to live ends, with nobody reading
+                (kv / ".keyvaultfs/refresh").read_text()
+                with contextlib.suppress(OSError):
+                    (kv / f"set/{rotation % 3}").read_text()
+            if rotation % 25 == 0:
+                os.kill(kv.worker(), signal.SIGKILL)
+            woken = {watch.stdout.readline()}
             assert {(kv / f"set/{number}").read_text() for number in range(5)} == {f"{rotation}\n"}
+            while len(woken) < 5:
+                line = watch.stdout.readline()
+                assert line not in woken, "a file is announced once"
+                woken.add(line)
+
+
+def test_what_is_composed_outlives_a_take_over_in_an_outage(
+    vault: VaultProcess, mount: Mounter, written: Written
+) -> None:
+    fill(vault)
+    kv = mount(written("only_files = true\n" + NAMED))
+    before = {path: (kv / path).read_bytes() for path in ("app/.env", "app/.pgpass", "app/user")}
+    numbers = {path: (kv / path).stat().st_ino for path in before}
+    held = [(kv / path).open("rb") for path in before]
+    vault.outage("both")
+    os.kill(kv.worker(), signal.SIGKILL)
+    for path, value in before.items():
+        assert (kv / path).read_bytes() == value
+        assert (kv / path).stat().st_ino == numbers[path]
+    assert [file.read() for file in held] == list(before.values())
+    for file in held:
+        file.close()
+
+
+def test_a_mount_without_templates_and_parts_loads_no_library_for_them(
+    vault: VaultProcess, mount: Mounter, written: Written
+) -> None:
+    fill(vault)
+    kv = mount(written('[files."a/b"]\nsecret = "db"\nfield = "user"\n'), "run_as=root")
+    assert (kv / "a/b").read_text() == "app"
+    with open(f"/proc/{kv.worker()}/maps") as maps:
+        mapped = maps.read()
+    assert "pyfuse3" in mapped
+    assert "cryptography" not in mapped
+    assert "markupsafe" not in mapped
 
 
 def test_units_narrow_who_may_open(vault: VaultProcess, mount: Mounter, written: Written) -> None:
