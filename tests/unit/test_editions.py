@@ -23,6 +23,7 @@ from keyvaultfs.files.sources import Sources
 from keyvaultfs.files.tree import File, Map, Tree
 from keyvaultfs.log import Causes
 from keyvaultfs.model import SecretName, Version
+from tests.support.fake_vault import FakeVault
 from tests.support.world import TTL, World, world
 
 if TYPE_CHECKING:
@@ -384,3 +385,24 @@ async def test_what_a_held_file_is_made_of_is_asked_for_after_a_take_over(autoju
         assert mount.editions.secrets([(edition.file, edition.id)]) == {
             (part.name, part.version) for part in edition.parts
         }
+
+
+async def test_a_version_that_came_while_all_was_forgotten_is_told_with_its_edition(
+    autojump_clock: object,
+) -> None:
+    """What was on its way during a refresh is no proof of freshness, but news all the same."""
+    async with mounted({"f": one("pw", newline=True)}, vault=FakeVault(latency=2)) as mount:
+        mount.world.vault.put("pw", "1")
+        old = await mount.get("f")
+        mount.rotated()
+        mount.world.vault.put("pw", "2")
+        mount.world.cache.forget()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.world.cache.get, N("pw"))
+            await trio.sleep(1)
+            mount.world.cache.forget()
+            with trio.fail_after(30):
+                event = await mount.world.cache.rotated.receive()
+            (changed,) = (one for one in mount.changes.of(event) if one.file.path == "f")
+            assert changed.new not in {None, old.id}
+            nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keyvaultfs.cache.cache import Rotated
-    from keyvaultfs.files.editions import Editions
+    from keyvaultfs.files.editions import Edition, Editions
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.model import SecretName
 
@@ -64,11 +64,16 @@ class Changes:
             if file.recipe.plain and file.recipe.sources[0].current:
                 found.append(self._plain(file, event))
                 continue
-            known = self._editions.peek(file)
+            known = self._editions.peek(file) or self._last(file, event)
             if file.path not in self._editions.broken:
                 new = None if known is None else known.id
-                found.append(Changed(file, None, new, event.gone and new is None, event.appeared))
+                updated = event.updated if known is None else known.updated
+                found.append(Changed(file, None, new, event.gone and new is None, event.appeared, updated))
         return tuple(found)
+
+    def _last(self, file: File, event: Rotated) -> Edition | None:
+        """What a version that was found just before a refresh makes of a file: it is to be asked for again."""
+        return None if event.new in {None, UNREADABLE} else self._editions.last(file)
 
     def _plain(self, file: File, event: Rotated) -> Changed:
         new: str | None = event.new

@@ -14,7 +14,7 @@ from keyvaultfs.files import makers
 from keyvaultfs.model import UNREADABLE, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.cache.records import Record
@@ -161,9 +161,14 @@ class Editions:
 
     def peek(self, file: File) -> Edition | None:
         """What is known and may be served while nobody answers. Never waits, and makes nothing hot."""
-        parts = tuple(
-            part for source in file.recipe.sources if (part := self._sources.known(source)) is not None
-        )
+        return self._without_asking(file, self._sources.known)
+
+    def last(self, file: File) -> Edition | None:
+        """As `peek`, of what was last heard of, whether it may be served or not."""
+        return self._without_asking(file, self._sources.last)
+
+    def _without_asking(self, file: File, find: Callable[[Source], Part | None]) -> Edition | None:
+        parts = tuple(part for source in file.recipe.sources if (part := find(source)) is not None)
         if not parts or len(parts) != len(file.recipe.sources):
             return None
         edition = self._edition(file, parts)

@@ -64,6 +64,16 @@ class Sources:
         """Whether a secret with these tags is one of this mount's."""
         return all(tags.get(key) == value for key, value in self._tags)
 
+    def last(self, source: Source) -> Part | None:
+        """What was last heard of, whether it may be served or not; never waits."""
+        record = self._cache.records.get(source.name.key)
+        if not source.current or record is None or record.version is None or record.properties is None:
+            return self.known(source)
+        if not self.shows(record.properties.tags):
+            return None
+        now = trio.current_time()
+        return Part(source, record.name, record.version, record.properties, record.checked, now, stale=True)
+
     def known(self, source: Source) -> Part | None:
         """What may be served while nobody answers; never waits."""
         entry = self._cache.peek(source.name)
