@@ -442,6 +442,19 @@ def test_shunned_addresses_are_few_and_come_back() -> None:
     assert not known.shunned(100.0)
 
 
+async def test_a_deadline_that_ends_just_after_the_connection_stands_leaves_no_socket(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(_: socket.socket) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(addresses, "watch", late)
+    with Peer(peer.says(OK)) as vault:
+        before = list(peer.descriptors())
+        assert await ask(transport, vault.url()) == "TimeoutError"
+        assert len(list(peer.descriptors())) <= len(before) + 1, "the peer's own end"
+
+
 # --- wrong doors ---------------------------------------------------------------------------------------------
 
 

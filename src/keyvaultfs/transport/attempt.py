@@ -194,13 +194,17 @@ class Attempt:
         untried = [one for one in found if one[4] not in self._tried]
         race = addresses.Race(untried or found, self._left_for_others() if self._tried else self.left)
         sock, self._address = race.run()
-        for slower in race.failed | race.outrun:
-            self._doors.shun(slower, time.monotonic())
-        self._others = bool({one[4] for one in found} - self._tried - race.failed - {self._address})
-        if self._others:
-            self._patience = self._doors.patience_with_handshake(self.left())
-        sock.settimeout(self.wait())
-        addresses.watch(sock)
+        try:
+            for slower in race.failed | race.outrun:
+                self._doors.shun(slower, time.monotonic())
+            self._others = bool({one[4] for one in found} - self._tried - race.failed - {self._address})
+            if self._others:
+                self._patience = self._doors.patience_with_handshake(self.left())
+            sock.settimeout(self.wait())
+            addresses.watch(sock)
+        except OSError:  # the deadline is one
+            sock.close()
+            raise
         return sock
 
 

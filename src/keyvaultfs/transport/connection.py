@@ -34,7 +34,11 @@ class _Guarded:
         attempt = here()
         sock = attempt.connect(self.host.strip("[]"), self.port)  # type: ignore[attr-defined]
         self.made = time.monotonic()
-        self.guard = Guard(sock)
+        try:
+            self.guard = Guard(sock)
+        except OSError:  # no descriptor is left
+            sock.close()
+            raise
         attempt.use(self.guard)
         return sock
 
