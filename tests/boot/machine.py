@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -32,6 +33,8 @@ _BASE = (
     "adduser",
 )
 _BOOT_SECONDS = 120.0
+_NUMBERS = itertools.count()
+"""Machines have names of their own: what nspawn keeps of one is in a folder of that name, for parallel runs too."""
 _COMMAND_SECONDS = 120.0
 _WAIT_SECONDS = 60.0
 
@@ -117,7 +120,7 @@ class Machine:
         """
         begin = time.monotonic()
         devices = [f"--bind={path}" for path in ("/dev/fuse", "/dev/autofs") if Path(path).exists()]
-        command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
+        command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine=keyvaultfs-{os.getpid()}-{next(_NUMBERS)}", "--register=no", "--keep-unit",
                    f"--network-namespace-path=/proc/{self._network}/ns/net", *devices,
                    "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off",
                    "--link-journal=no", "--console=pipe"]  # fmt: skip
