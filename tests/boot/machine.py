@@ -120,7 +120,9 @@ class Machine:
         """
         begin = time.monotonic()
         devices = [f"--bind={path}" for path in ("/dev/fuse", "/dev/autofs") if Path(path).exists()]
-        command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine=keyvaultfs-{os.getpid()}-{next(_NUMBERS)}", "--register=no", "--keep-unit",
+        command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}",
+                   f"--machine=keyvaultfs-{os.getpid()}-{next(_NUMBERS)}",
+                   "--register=no", "--keep-unit",
                    f"--network-namespace-path=/proc/{self._network}/ns/net", *devices,
                    "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off",
                    "--link-journal=no", "--console=pipe"]  # fmt: skip
