@@ -7,7 +7,7 @@ import os
 import trio
 import trio.testing
 
-from keyvaultfs.worker.pump import Readable, Turn
+from keyvaultfs.worker.pump import Eagerness, Readable, Turn
 
 
 async def test_a_reader_who_comes_back_at_once_keeps_his_turn(nursery: trio.Nursery) -> None:
@@ -101,3 +101,55 @@ async def test_a_wait_ends_when_the_descriptor_is_about_to_be_closed(nursery: tr
     await ended.wait()
     os.close(reading)
     os.close(writing)
+
+
+def test_looking_on_begins_after_a_short_sleep_and_lasts_while_it_pays() -> None:
+    eager = Eagerness(processors=2)
+    assert not eager.looks
+    eager.slept(5_000_000)
+    assert not eager.looks
+    eager.slept(100_000)
+    assert eager.looks
+    for _ in range(100):
+        eager.came()
+        eager.came()
+        eager.came()
+        eager.in_vain()
+        assert eager.looks
+
+
+def test_looking_on_in_vain_ends_soon_and_comes_back_ever_more_rarely() -> None:
+    eager = Eagerness(processors=2)
+    moments = sleeps = 0
+    while sleeps < 10_000:
+        if eager.looks:
+            eager.in_vain()
+            moments += 1
+        else:
+            eager.slept(100_000)
+            sleeps += 1
+    assert moments < 100
+
+
+def test_on_one_processor_nobody_looks_on() -> None:
+    eager = Eagerness(processors=1)
+    for _ in range(100):
+        eager.slept(1)
+        assert not eager.looks
+
+
+async def test_what_comes_in_a_moment_is_read_without_a_sleep(nursery: trio.Nursery) -> None:
+    reading, writing = os.pipe()
+    try:
+        readable = Readable()
+        readable._eager = Eagerness(processors=2)
+        readable._eager.slept(0)
+        nursery.start_soon(readable.wait, reading)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(writing, b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await readable.wait(reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
