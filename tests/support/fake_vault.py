@@ -56,6 +56,7 @@ class FakeVault:
     history: list[tuple[float, str, bytes | None]] = field(default_factory=list)
     secrets: dict[str, Stored] = field(default_factory=dict)
     hanging: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
     _number: int = 0
 
     def wall(self) -> int:
@@ -108,7 +109,7 @@ class FakeVault:
             self.in_flight -= 1
         if self.down:
             raise Unavailable("Down")
-        if self.refused or (self.list_refused and kind == "list"):
+        if self.refused or name in self.forbidden or (self.list_refused and kind == "list"):
             raise Refused("ForbiddenByRbac")
         if self.list_bad and kind == "list" and self.asked["list"] % 2 == 0:
             raise BadAnswer("LoopingNextLink")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from keyvaultfs.cache.budget import ROOT, Budget
-from keyvaultfs.errors import Busy, NotFound
+from keyvaultfs.errors import Busy, NotFound, Refused
 from tests.support.fake_vault import FakeVault
 from tests.support.world import N, World, names_of, world
 
@@ -272,3 +272,41 @@ async def test_two_users_who_make_names_up_leave_a_third_his_turn(autojump_clock
             await trio.sleep(2)
             for number in range(5):
                 assert (await w.cache.get(N(f"s{number}"), 3000)).name == N(f"s{number}")
+
+
+@pytest.mark.parametrize("how", ["disabled", "refused"])
+async def test_names_that_are_there_and_cannot_be_read_have_the_same_budget(
+    autojump_clock: MockClock, how: str
+) -> None:
+    """3,000 of them, looked up again and again, were 600 requests a second: each answer holds for five seconds."""
+    async with world(FakeVault(latency=0.01)) as w:
+        for number in range(600):
+            w.vault.put(f"s{number}", "x")
+            if how == "disabled":
+                w.vault.patch(f"s{number}", enabled=False)
+            else:
+                w.vault.forbidden.add(f"s{number}")
+        w.vault.put("open", "x")
+        await names_of(w)
+        if how == "refused":  # the first look costs what it costs for names that can be read
+            for number in range(600):
+                with suppress(Refused):
+                    await w.cache.get(N(f"s{number}"), USER)
+        await trio.sleep(6)
+        w.vault.reset()
+
+        async def thread(first: int) -> None:
+            end = trio.current_time() + 20
+            number = first
+            while trio.current_time() < end:
+                number = (number + 7) % 600
+                with suppress(Refused, Busy):
+                    await w.cache.get(N(f"s{number}"), USER)
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            for first in range(16):
+                nursery.start_soon(thread, first)
+            await trio.sleep(10)
+            await w.cache.get(N("open"), USER)
+        assert w.vault.asked["get"] <= 10 + 20 * 20.5 + 1

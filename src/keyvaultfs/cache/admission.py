@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.freshness import Limits
     from keyvaultfs.cache.listings import Listings
     from keyvaultfs.log import Causes
-    from keyvaultfs.model import SecretName
+    from keyvaultfs.model import ListItem, SecretName
 
 _PATIENCE_SECONDS = 0.5
 """How long a name waits for its turn. A program that makes names up is slowed down by it, too."""
@@ -51,19 +51,28 @@ class Admission:
         self._turns: dict[int, trio.Lock] = {}
         self._told: dict[int, float] = {}
 
-    async def admit(self, name: SecretName, uid: int) -> trio.CapacityLimiter | None:
+    async def admit(
+        self, name: SecretName, uid: int, *, refused: bool = False
+    ) -> trio.CapacityLimiter | None:
         """Let a name be asked for by a user.
 
+        Args:
+            name: of which nothing is known that could be served.
+            uid: the user's.
+            refused: whether the last answer was a refusal, so that it is to be expected again.
+
         Returns:
-            What the request is to hold while it is under way; None for a name that a listing shows.
+            What the request is to hold while it is under way; None for a name that a listing shows, and that can be
+            read as far as anybody knows.
 
         Raises:
             NotFound: a listing that was read less than `negative_ttl` ago does not have it.
             Busy: too many such names are asked for.
         """
-        if self._listed(name):
-            return None
-        if self._budget.strained(trio.current_time()) and await self._read_listing() and self._listed(name):
+        item = self._listed(name)
+        if item is None and self._budget.strained(trio.current_time()) and await self._read_listing():
+            item = self._listed(name)
+        if item is not None and item.properties.enabled and not refused:
             return None
         await self._wait_for_turn(uid)
         strained = self._budget.strained(trio.current_time())
@@ -73,10 +82,10 @@ class Admission:
         return self._slots
 
     def answered(self, uid: int, failure: Exception | None) -> None:
-        """What came of a name that was let through: only one that may be nobody's is paid for."""
-        if failure is None or isinstance(failure, Disabled):
+        """What came of a name that was let through: only one that could not be read is paid for."""
+        if failure is None:
             self._budget.give_back(uid, trio.current_time())
-        elif isinstance(failure, NotFound | Refused):
+        elif isinstance(failure, NotFound | Refused) and not isinstance(failure, Disabled):
             self._budget.missed(trio.current_time())
 
     def sweep(self, now: float) -> None:
@@ -86,22 +95,22 @@ class Admission:
                 del self._told[uid]
                 self._causes.end(_CAUSE, f"uid {uid}")
 
-    def _listed(self, name: SecretName) -> bool:
-        """Whether a listing shows it.
+    def _listed(self, name: SecretName) -> ListItem | None:
+        """The line of a listing that shows it.
 
         Raises:
             NotFound: a fresh one does not.
         """
-        for listing in (self._listings.last, self._listings.reading):
+        for listing in (self._listings.reading, self._listings.last):
             if listing is not None and name.key in listing.positions:
-                return True
+                return listing.items[listing.positions[name.key]]
         last = self._listings.last
         now = trio.current_time()
         # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
         if last is not None and not last.quiet and now - last.began < self._limits.negative_ttl:
             self._budget.missed(now)
             raise NotFound("NotListed")
-        return False
+        return None
 
     async def _read_listing(self) -> bool:
         """Read a short listing, once for all who wait: it costs a request for 25 names, and answers for all of them.

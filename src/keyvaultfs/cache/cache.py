@@ -126,7 +126,7 @@ class Cache:
             raise NotFound("NotShown")
         slots = None
         if uid is not None and self._is_unknown(name):
-            slots = await self.admission.admit(name, uid)
+            slots = await self.admission.admit(name, uid, refused=self._known.was_refused(name))
         now = trio.current_time()
         record = self._known.record(name)
         record.touch(now)
@@ -334,5 +334,6 @@ class Cache:
             item = listing.items[place]
             ahead = self._known.record(item.name)
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
+            known = known or self._known.was_refused(item.name)
             if self._matches(item.name) and item.properties.enabled and not known:
                 self._fetches.soon(ahead)

@@ -64,6 +64,21 @@ class Known:
         record = self.records.get(name.key)
         return record if record is not None and record.fresh(now, self.limits) else None
 
+    def was_refused(self, name: SecretName) -> bool:
+        """Whether the vault's last word on it was that it is there and not given."""
+        record = self.records.get(name.key)
+        return record is not None and isinstance(record.verdict, Refused)
+
+    def is_over(self, record: Record, now: float) -> bool:
+        """Whether nothing is known any more that could be of use: neither a version, nor an absence, nor a refusal.
+
+        A refusal is kept for `ttl` after it was in force: it tells which names are worth a request.
+        """
+        until = record.verdict_until
+        if isinstance(record.verdict, Refused):
+            until = freshness.ends(until, self.limits)
+        return record.state(now, self.limits) is Verdict.GONE and now >= until
+
     def entry(self, record: Record, now: float) -> Entry:
         """A record that may be served, as others see it."""
         return record.entry(now, self.limits, retry=FAILURE_SECONDS)

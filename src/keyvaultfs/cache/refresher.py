@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache import freshness
-from keyvaultfs.cache.freshness import Verdict
 
 if TYPE_CHECKING:
     import random
@@ -221,8 +220,7 @@ class Refresher:
         held = {(name.key, version) for name, version in self._held()}
         names = {key for key, _ in held}
         for key, record in tuple(self._known.records.items()):
-            gone = record.state(now, self._limits) is Verdict.GONE
-            if gone and key not in names and now >= record.verdict_until and key not in self._fetches:
+            if self._known.is_over(record, now) and key not in names and key not in self._fetches:
                 self._known.let_go(record)
                 self._released.discard(key)
         self._known.let_go_versions(held)
