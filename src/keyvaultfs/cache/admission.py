@@ -101,15 +101,16 @@ class Admission:
         Raises:
             NotFound: a fresh one does not.
         """
-        for listing in (self._listings.reading, self._listings.last):
-            if listing is not None and name.key in listing.positions:
-                return listing.items[listing.positions[name.key]]
-        last = self._listings.last
         now = trio.current_time()
-        # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
-        if last is not None and not last.quiet and now - last.began < self._limits.negative_ttl:
-            self._budget.missed(now)
-            raise NotFound("NotListed")
+        for listing in (self._listings.reading, self._listings.last):
+            if listing is None:
+                continue
+            if name.key in listing.positions:
+                return listing.items[listing.positions[name.key]]
+            # One that has just come to its end is still being read as far as anybody else knows.
+            if listing.complete and now - listing.began < self._limits.negative_ttl:
+                self._budget.missed(now)
+                raise NotFound("NotListed")
         return None
 
     async def _read_listing(self) -> bool:
