@@ -207,6 +207,8 @@ def test_a_worker_cannot_fill_the_machine_with_children_or_the_log(
     assert len(seen) < 1000
     kv.says("lines of the worker were too many")
     assert kv.log().count("noise") < 5000
+    run("umount", kv.where, tries=50)  # the last of the children may still ask the mount
+    assert kv.process.wait(10) == 0
 
 
 def test_a_workers_log_forges_nothing(vault: VaultProcess, mount: Mounter) -> None:

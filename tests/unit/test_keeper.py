@@ -20,7 +20,9 @@ from keyvaultfs.keeper.allowance import Allowance
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
 from keyvaultfs.keeper.mail import Mail
+from keyvaultfs.keeper.mountinfo import Mounted
 from keyvaultfs.keeper.notify import Notifier
+from keyvaultfs.keeper.presence import Presence
 from keyvaultfs.keeper.readiness import Readiness, Verdict
 from keyvaultfs.keeper.sink import Sink
 from keyvaultfs.keeper.stderr import Stderr
@@ -445,6 +447,36 @@ def test_a_longer_message_is_not_sent_and_nothing_breaks(worker: Any) -> None:
     channel = ipc.Channel(worker.theirs)
     assert not channel.send("heartbeat", causes="x" * ipc.MAX_DATAGRAM)
     assert channel.send("heartbeat", causes="x")
+
+
+# --- whether the mount is there -------------------------------------------------------------------------------------
+
+
+def test_a_mount_table_that_changes_all_the_time_is_read_ten_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = Mounted(7, 1, 40, "/mnt/kv", shared=False, fstype="fuse.keyvaultfs", source="v")
+    read: list[float] = []
+    there: list[Mounted | None] = [ours]
+    now = 100.0
+
+    def looked(_: Mounted) -> Mounted | None:
+        read.append(now)
+        return there[0]
+
+    monkeypatch.setattr("keyvaultfs.keeper.mountinfo.now", looked)
+    with open(os.devnull) as device:
+        presence = Presence(ours, device.fileno())
+        while now < 110:
+            assert presence.check(now, changed=True) is None
+            now += 0.001
+        assert 90 <= len(read) <= 110
+        presence.check(now, changed=True)
+        there[0] = None
+        presence.check(now, changed=True)
+        assert presence.check(now + 0.2, changed=False) is None, "the connection lives on"
+        assert presence.gone, "a change is not forgotten"
+        os.close(presence.fd)
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 0.5
 """Between the end of a connection and that of its mount: ``umount -f`` does the one first and then the other."""
 
+_BETWEEN_SECONDS = 0.1
+"""Between two readings of the table: any user may mount and unmount in a loop, with a thousand mounts in the table."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -49,6 +52,7 @@ class Presence:
         self._device = device
         self._ended: float | None = None
         self._looks = True
+        self._next = 0.0
 
     def look(self) -> None:
         """Read the table at the next check, whether or not it changed."""
@@ -62,11 +66,12 @@ class Presence:
             changed: whether the mount table did.
         """
         ended = self._connection_ended()
-        if (changed or self._looks or ended) and not self.gone:
+        self._looks = self._looks or changed or ended
+        if self._looks and not self.gone and now >= self._next:
             there = mountinfo.now(self.ours)
             self.gone = there is None
             self.ours = there or self.ours
-            self._looks = False
+            self._looks, self._next = False, now + _BETWEEN_SECONDS
         if not ended:
             return None
         if self.gone:
