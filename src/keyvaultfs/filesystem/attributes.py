@@ -94,7 +94,7 @@ def secret(
     superseded = node.superseded
     look = look.of(node.name.look)
     attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
-    if superseded and content is node:
+    if superseded and (content is node or not node.bound):
         # With 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2). One that is bound
         # elsewhere and shows the new bytes is no deleted file, and does not look like one.
         attributes.st_nlink = 0

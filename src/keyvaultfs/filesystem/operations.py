@@ -231,7 +231,7 @@ class Operations(pyfuse3.Operations):
         return []
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
-        return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid), ctx)
+        return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid, ctx.pid), ctx)
 
     def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
         handle, keep_cache = opened

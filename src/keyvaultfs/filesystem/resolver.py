@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import stat
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -34,6 +35,12 @@ _LOOKUP_TO_OPEN_SECONDS = 0.05
 once: when a take-over has had that, a rotation between the two must not fail the reader."""
 
 
+_AGAIN_SECONDS = 1.0
+"""Within this time a process that is sent back is there again, if it is by a bind mount."""
+
+_MOST_SENT_BACK = 1024
+
+
 class Resolver:
     """Joins the files, which know editions, with the inode table, which knows what the kernel was told."""
 
@@ -46,6 +53,8 @@ class Resolver:
         """by the file's key: look-ups that may wait for the network"""
         self._values: dict[int, SecretValue | None] = {}
         self._switching: dict[int, trio.Event] = {}
+        self._sent_back: dict[tuple[int, int], float] = {}
+        self._lenient_until = -math.inf
         self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
 
     async def lookup(
@@ -99,6 +108,10 @@ class Resolver:
             with trio.move_on_after(BOUNDED_SECONDS):
                 await done.wait()
         return True
+
+    def be_lenient(self, seconds: float) -> None:
+        """For a while no open is failed with ESTALE that can be served: a take-over may have failed it so once."""
+        self._lenient_until = trio.current_time() + seconds
 
     def lookup_now(self, file: File, spelling: bytes) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None."""
@@ -211,7 +224,9 @@ class Resolver:
         self._editions.opened(node.name, now)
         return self._opened(node), True
 
-    async def open(self, node: Node, patience: float, uid: int | None = None) -> tuple[Handle, bool]:
+    async def open(
+        self, node: Node, patience: float, uid: int | None = None, pid: int = 0
+    ) -> tuple[Handle, bool]:
         """Open an inode.
 
         Returns:
@@ -231,10 +246,33 @@ class Resolver:
                     await done.wait()
             raise pyfuse3.FUSEError(errno.ESTALE)
         # A bind mount, or a path through /proc/PID/fd, leads to an inode without a name; or the name was lost just now.
+        if not node.bound:
+            await self._see_whether_bound(node, pid)
         current = await self._node(edition)
         if self._table.content(node) is not current and not self._table.is_open(node):
             await self._switch(node, current)
         return self._opened(node), False
+
+    async def _see_whether_bound(self, node: Node, pid: int) -> None:
+        """The kernel repeats an open once that fails with ESTALE; only a bind mount leads it to the same inode again.
+
+        Whoever came by the name just before it passed on gets the new inode. Had he the old one open instead, showing
+        new bytes, a watch on it would not hear of its end.
+        """
+        if node.state is State.SUPERSEDED and self._rotation.can_wait():
+            with trio.move_on_after(BOUNDED_SECONDS):
+                await self._rotation.announced(node).wait()
+        now = trio.current_time()
+        if (
+            now < self._lenient_until
+            or self._sent_back.get((node.inode, pid), -math.inf) > now - _AGAIN_SECONDS
+        ):
+            node.bound = now >= self._lenient_until
+            return
+        if len(self._sent_back) >= _MOST_SENT_BACK:
+            self._sent_back.clear()
+        self._sent_back[node.inode, pid] = now
+        raise pyfuse3.FUSEError(errno.ESTALE)
 
     async def _switch(self, node: Node, current: Node) -> None:
         """Have an inode without a name show the current bytes. Never before the kernel has their size.

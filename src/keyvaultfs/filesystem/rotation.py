@@ -139,6 +139,14 @@ class Rotation:
             if node.name.key in self.unannounced:
                 self._together.add(node.name.key)
 
+    def announced(self, node: Node) -> trio.Event:
+        """As `supersede` returns, of an inode that lost its name already."""
+        waiting = self.unannounced.get(node.name.key)
+        if waiting is None:
+            waiting = trio.Event()
+            waiting.set()
+        return waiting
+
     def confirm(self, node: Node) -> None:
         """A name stands for the same inode after all: only its metadata have changed."""
         self.folder.seen(node.name, node.version, node.updated)
@@ -341,6 +349,8 @@ class Rotation:
                 node = self._table.nodes.get(self._stale.popitem(last=False)[0])
                 behind = node is not None and node.superseded and self.is_behind(node)
                 if node is not None and behind and await self.ask_again(node):
+                    # Nobody has it open and the kernel holds it still: no watch does that when it has heard its event.
+                    node.bound = True
                     await self.refresh(node)
 
     def is_behind(self, node: Node) -> bool:

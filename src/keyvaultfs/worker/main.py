@@ -65,6 +65,9 @@ _VERSION = package_version()
 _SHORT_LISTING = 10
 """Pages. To read more each `ttl` for watchers who may not be there would spend a fleet's share of requests."""
 
+_LENIENT_SECONDS = 2.0
+"""After a take-over; see `Resolver.be_lenient`."""
+
 _FOR_READERS = 2
 """Requests that background work leaves to programs that wait."""
 
@@ -135,6 +138,8 @@ class Worker:
                 hurry=self._fail_waiting,
             )
             self._fd = attached.fd
+            if self.charge.successor:
+                self.resolver.be_lenient(_LENIENT_SECONDS)
             nursery.start_soon(self.rotation.run)
             tell, told = trio.open_memory_channel[tuple["Changed", ...]](math.inf)
             nursery.start_soon(self.files.changes.follow, self.cache.rotated, tell)

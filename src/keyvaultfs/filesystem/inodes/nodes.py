@@ -37,6 +37,7 @@ class Node:
         shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
             held by a bind mount (DESIGN §2).
         seen: its attributes while it shows its own bytes, ready for the kernel; None when they are to be made.
+        bound: a bind mount of this one file leads to it, though it lost its name.
         promised: until when an OPEN is the second half of a look-up that gave this inode, in trio's time.
     """
 
@@ -53,6 +54,7 @@ class Node:
     handles: set[int] = field(default_factory=set)
     seen: EntryAttributes | None = None
     promised: float = -math.inf
+    bound: bool = False
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
     @property

@@ -1,0 +1,273 @@
+"""What watchers of a folder and of its files hear: as of any careful program that replaces a file by rename(2)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.mount import run, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.mount import Mount
+    from tests.support.vault import VaultProcess
+
+    Mounter = Callable[..., Mount]
+
+BOTH_WAYS = pytest.mark.parametrize("way", ["rename=yes", "rename=no"])
+WITH_AND_WITHOUT_RESEND = pytest.mark.parametrize("resend", ["resend=yes", "resend=no"])
+
+
+class Events:
+    """``inotifywait -m``: what it has printed, an event a line."""
+
+    def __init__(self, path: Path, events: str, *, uid: int | None = None) -> None:
+        as_user = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
+        self._child = subprocess.Popen(
+            [*as_user, "inotifywait", "-m", "--format", "%e %f", "-e", events, str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self._child.stdout is not None
+        assert self._child.stderr is not None
+        said = b""
+        while b"Watches established" not in said:
+            line = self._child.stderr.readline()
+            assert line, said
+            said += line
+        os.set_blocking(self._child.stdout.fileno(), False)
+        self._text = ""
+
+    def lines(self) -> list[str]:
+        """All so far."""
+        assert self._child.stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._child.stdout.fileno(), 65536):
+                self._text += more.decode()
+        return [line.strip() for line in self._text.splitlines()]
+
+    def count(self, line: str) -> int:
+        """How often an event has come."""
+        return self.lines().count(line)
+
+    def wait(self, line: str, times: int = 1) -> None:
+        """Until it has come so often."""
+        wait_until(lambda: self.count(line) >= times, f"{line!r} {times} times; there is {self.lines()}")
+
+    def close(self) -> None:
+        """End the program."""
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdout, self._child.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture
+def events() -> Iterator[Callable[..., Events]]:
+    """Starts watches, and ends them."""
+    started: list[Events] = []
+
+    def start(path: Path, which: str = "moved_to,delete,create", **kwargs: int) -> Events:
+        started.append(Events(path, which, **kwargs))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def child_of(kv: Mount) -> int | None:
+    """The keeper's child that renames, if there is one: it is no worker."""
+    keeper = kv.process.pid
+    for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if b"keyvaultfs.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+    return None
+
+
+def test_a_folder_that_nobody_reads_tells_of_all_that_changes(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+) -> None:
+    vault.bulk([{"name": name, "value": "1"} for name in ("kept", "changed", "gone", "disabled")])
+    kv = mount("ttl=2")
+    wait_until(lambda: kv.metric("cache_list_pages") > 0, "the first listing")
+    watch = events(kv.where)
+    assert watch.lines() == []  # a first listing is no news
+    before = kv.where.stat().st_mtime_ns
+    vault.reset_requests()
+    vault.update("changed", updated=2_000_000_000)
+    vault.set("new", "1")
+    vault.delete("gone")
+    vault.disable("disabled")
+    watch.wait("MOVED_TO changed")
+    watch.wait("MOVED_TO new")
+    watch.wait("DELETE gone")
+    watch.wait("DELETE disabled")
+    assert sorted(watch.lines()) == ["DELETE disabled", "DELETE gone", "MOVED_TO changed", "MOVED_TO new"]
+    assert not vault.requests("get", "new")
+    assert not vault.requests("get", "changed")
+    assert kv.where.stat().st_mtime_ns > before
+    assert (kv / "new").read_text() == (kv / "changed").read_text() == "1"
+    assert sorted(os.listdir(kv.where)) == ["changed", "kept", "new"]
+
+
+def test_the_folders_times_move_with_what_it_shows_and_only_then(vault: VaultProcess, mount: Mounter) -> None:
+    vault.set("pw", "1")
+    kv = mount("ttl=1", "list_ttl=0")
+    assert os.listdir(kv.where) == ["pw"]
+    (kv / "pw").read_text()
+    before = kv.where.stat()
+    for _ in range(3):
+        vault.reset_requests()
+        wait_until(lambda: bool(vault.requests("list")), "a listing")
+        os.listdir(kv.where)
+    os.kill(pid := kv.worker(), signal.SIGKILL)
+    wait_until(lambda: kv.has_worker() and kv.worker() != pid, "a new worker")
+    os.listdir(kv.where)
+    after = kv.where.stat()
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    vault.set("another", "1")
+    wait_until(lambda: kv.where.stat().st_mtime_ns > before.st_mtime_ns, "a later time")
+    assert kv.where.stat().st_ctime_ns == kv.where.stat().st_mtime_ns
+
+
+def test_each_rotation_is_heard_once_by_folder_and_file(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+) -> None:
+    vault.set("pw", "0")
+    kv = mount("ttl=1", "announce=no")
+    folder = events(kv.where)
+    for number in range(1, 6):
+        file = events(kv / "pw", "attrib,delete_self")
+        vault.set("pw", str(number))
+        kv.wait_for("pw", str(number))
+        folder.wait("MOVED_TO pw", number)
+        file.wait("DELETE_SELF")
+        assert file.lines() == ["ATTRIB", "DELETE_SELF"]
+    assert folder.lines() == ["MOVED_TO pw"] * 5
+    vault.delete("pw", erase=True)
+    folder.wait("DELETE pw")
+    with pytest.raises(FileNotFoundError):
+        (kv / "pw").read_text()
+    vault.set("pw", "again")
+    kv.wait_for("pw", "again")
+    folder.wait("MOVED_TO pw", 6)
+    assert len(folder.lines()) == 7
+
+
+@BOTH_WAYS
+@WITH_AND_WITHOUT_RESEND
+def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events], way: str, resend: str
+) -> None:
+    vault.set("pw", "0")
+    kv = mount("ttl=1", way, resend)
+    assert (kv / "pw").read_text() == "0"
+    folder = events(kv.where)
+    stop = threading.Event()
+    missing: list[OSError] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                (kv / "pw").read_text()
+            except OSError as exc:
+                missing.append(exc)
+            time.sleep(0.005)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(1, 9):
+            file = events(kv / "pw", "delete_self")
+            vault.set("pw", str(number))
+            if number % 2:
+                pid = kv.worker()
+                os.kill(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: kv.has_worker() and kv.worker() != pid, "a new worker")  # type: ignore[misc]
+            elif (child := child_of(kv)) is not None:
+                os.kill(child, signal.SIGKILL)
+            kv.wait_for("pw", str(number))
+            file.wait("DELETE_SELF")
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert missing == []
+    if way == "rename=yes":
+        assert folder.lines() == ["MOVED_TO pw"] * 8
+
+
+@pytest.mark.parametrize("way", ["umount", "umount --lazy"])
+def test_an_unmount_ends_both_processes_at_once_though_a_clone_is_held(
+    vault: VaultProcess, mount: Mounter, way: str, events: Callable[..., Events]
+) -> None:
+    vault.set("pw", "1")
+    kv = mount("ttl=1")
+    watch = events(kv.where)
+    assert (kv / "pw").read_text() == "1"
+    vault.set("pw", "2")
+    watch.wait("MOVED_TO pw")
+    watch.close()
+    child, worker = child_of(kv), kv.worker()
+    assert child is not None
+    run(*way.split(), kv.where)
+    assert kv.process.wait(2) == 0
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (child, worker)), "their end", 2)
+
+
+def test_nothing_can_be_written_whatever_flag_somebody_clears(vault: VaultProcess, mount: Mounter) -> None:
+    vault.set("pw", "1")
+    kv = mount()
+    (kv / "pw").read_text()
+    for flags in ("remount,rw", "remount,bind,rw"):
+        run("mount", "-i", "-o", flags, kv.where)
+        for write in (
+            lambda: (kv / "pw").write_text("x"),
+            lambda: (kv / "new").touch(),
+            lambda: (kv / "pw").unlink(),
+            lambda: (kv / "pw").rename(kv / "other"),
+            lambda: (kv / ".0123456789abcdef").rename(kv / "pw"),
+            lambda: (kv / "folder").mkdir(),
+        ):
+            with pytest.raises(OSError, match=r"Read-only file system|No such file"):
+                write()
+    assert (kv / "pw").read_text() == "1"
+
+
+def test_rotations_wait_for_a_look_up_that_hangs_and_known_names_do_not(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+) -> None:
+    vault.bulk([{"name": name, "value": "1"} for name in ("pw", "known", "slow")])
+    kv = mount("ttl=60", "timeout=10", "announce=no")
+    for name in ("pw", "known"):
+        assert (kv / name).read_text() == "1"
+    watch = events(kv.where)
+    hang = vault.fault(op="get", name="slow", hang=True)
+    cat = subprocess.Popen(["cat", str(kv / "slow")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: kv.metric("transport_in_flight") > 0, "the look-up that hangs")
+        vault.set("pw", "2")
+        run("cat", kv / ".keyvaultfs/refresh")
+        begin = time.monotonic()
+        for _ in range(200):
+            assert (kv / "known").read_text() == "1"
+        assert cat.poll() is None
+        assert time.monotonic() - begin < 8
+    finally:
+        vault.clear_faults(hang)
+        cat.wait(20)
+    kv.wait_for("pw", "2")
+    watch.wait("MOVED_TO pw")
