@@ -93,18 +93,8 @@ class Announcements:
         self._current = current
         self._switched = switched
         self._under_way: dict[bytes, Announcement] = {}
-        self._waiting: dict[str, Node] = {}
-        """by folded name: the inode whose watchers are to hear that it loses the name"""
         self.pid = NOBODY
         """of the child that is at work"""
-
-    def loses(self, node: Node) -> None:
-        """An inode loses its name. A look-up that cannot wait is told of the new one before that is announced."""
-        self._waiting.setdefault(node.name.key, node)
-
-    def announced(self, key: str) -> None:
-        """Nothing is to be announced of a name any more."""
-        self._waiting.pop(key, None)
 
     def begin(self, do: Do, dirent: Dirent | None = None, inode: int = 0) -> Announcement:
         """Prepare one. What a predecessor began is gone on with under its token."""
@@ -196,10 +186,10 @@ class Announcements:
         if dirent is None:
             return self._passing(one)
         if dirent.told or one.do is Do.LOOK:
-            waiting = self._waiting.get(dirent.name.key)
-            one.old = waiting if waiting is not None and self._table.has(waiting) else None
-            one.old = one.old or self._table.told.get(dirent.name.key)
-            if one.old is not None:
+            # A look-up that could not wait was told of the new one before this is announced.
+            key = dirent.name.key
+            one.old = self._table.loser(key) or self._table.told.get(key)
+            if one.old is not None and one.do is not Do.LOOK:
                 self._table.supersede(one.old)
         one.version = dirent.version
         if one.do is Do.RENAME:
@@ -226,16 +216,17 @@ class Announcements:
 
     def _answer(self, one: Announcement, dirent: Dirent) -> None:
         one.answered = dirent.answered = True
-        old = one.old or self._table.told.get(dirent.name.key)
+        key = dirent.name.key
+        old = one.old or self._table.loser(key) or self._table.told.get(key)
         if old is not None and old is not one.new:
             self._table.notified(old)
-        self.announced(dirent.name.key)
         if one.do is Do.UNLINK:
             dirent.told = False
         else:
             dirent.told = True
             # What has come since the child was told of the new inode is announced once more.
             dirent.changed = dirent.changed and dirent.version != one.version
+            dirent.changed = dirent.changed or self._table.loser(key) is not None
             if one.new is not None and self._table.has(one.new):
                 self._table.give_name(one.new, dirent.name.raw)
         self._table.dirents.note(dirent)

@@ -103,7 +103,7 @@ class Rotation:
             if dirent.token or dirent.pending:
                 self._queue(dirent)
         for node in table.unfinished():
-            if table.told.get(node.name.key) is node and node.name.key not in self.unannounced:
+            if node.name.key not in self.unannounced:
                 self.folder.changed(node.name, None)
 
     def supersede(self, node: Node, version: str | None = None, updated: int | None = None) -> trio.Event:
@@ -127,7 +127,6 @@ class Rotation:
             done = trio.Event()
             done.set()
             return done
-        self.announcements.loses(node)
         self._urgent.add(key)
         self._stirred.set()
         return self.unannounced[key]
@@ -197,7 +196,6 @@ class Rotation:
             )
         if node is not None and other and change.file.key in self.unannounced:
             self._table.supersede(node)
-            self.announcements.loses(node)
             self._urgent.add(change.file.key)
 
     async def run(self) -> None:
@@ -276,7 +274,6 @@ class Rotation:
             self.unannounced.move_to_end(key)
         else:
             self.unannounced.pop(key, None)
-            self.announcements.announced(key)
 
     async def _by_rename(self, dirent: Dirent) -> None:
         parent = self._table.parent(dirent.name.key)
@@ -361,7 +358,8 @@ class Rotation:
         )
 
     async def _by_notification(self, dirent: Dirent) -> None:
-        old = self._table.told.get(dirent.name.key)
+        key = dirent.name.key
+        old = self._table.loser(key) or self._table.told.get(key)
         if old is not None:
             self._table.supersede(old)
             if await self._notifications.attributes(old.inode) == errno.ENOENT:
@@ -370,7 +368,8 @@ class Rotation:
                 self._table.lost(old)
             else:
                 await self._drop_entries(dirent, old)
-        dirent.told, dirent.changed, dirent.token = dirent.shown, False, b""
+        another = dirent.shown and self._table.loser(key) is not None
+        dirent.told, dirent.changed, dirent.token = dirent.shown, another, b""
         self._table.dirents.note(dirent)
         self._switched(dirent)
 

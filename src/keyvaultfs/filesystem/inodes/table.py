@@ -50,6 +50,7 @@ class InodeTable:
         self.spellings: dict[str, set[bytes]] = {}
         """by folded name: the first few ways in which the kernel has looked it up; a name of n letters has 2^n"""
         self._by_identity: dict[Identity, Node] = {}
+        self._losers: dict[str, list[Node]] = {}
         self._unsettled: list[Handle] = []
         # Never one of a predecessor's: that would need two of 2^61 random beginnings to lie so close together that the
         # files opened in one worker's life reach from one to the other. And always below the handles of directories
@@ -144,6 +145,7 @@ class InodeTable:
     def give_name(self, node: Node, spelling: bytes) -> bool:
         """The name stands for `node` from now on. Returns as `tell`."""
         if node.state is not State.CURRENT:
+            self._no_loser(node)
             node.state = State.CURRENT
             self._write(node)
         self.told[node.name.key] = node
@@ -192,10 +194,16 @@ class InodeTable:
         """Another version, or none, has taken the name."""
         if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
+            self._losers.setdefault(node.name.key, []).append(node)
             self._write(node)
+
+    def loser(self, key: str) -> Node | None:
+        """The inode that lost this name first of those of which the kernel was not told; None if there is none."""
+        return next(iter(self._losers.get(key, ())), None)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
+        self._no_loser(node)
         if node.state is State.SUPERSEDED and self.has(node):
             node.state = State.NOTIFIED
             self._write(node)
@@ -297,6 +305,13 @@ class InodeTable:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
         return [node for node in self.nodes.values() if node.state is State.SUPERSEDED]
 
+    def _no_loser(self, node: Node) -> None:
+        losers = self._losers.get(node.name.key)
+        if losers is not None and node in losers:
+            losers.remove(node)
+            if not losers:
+                del self._losers[node.name.key]
+
     def _held(self, inode: int) -> Node | Dirent | Directory | None:
         return (
             self.nodes.get(inode) or self.dirents.by_inode.get(inode) or self.directories.by_inode.get(inode)
@@ -333,6 +348,7 @@ class InodeTable:
         del self.nodes[node.inode]
         del self._by_identity[node.name.key, node.version, node.pinned]
         self._slots.give_back(node.slot)
+        self._no_loser(node)
         if self.told.get(node.name.key) is node:
             del self.told[node.name.key]
             self.spellings.pop(node.name.key, None)
@@ -353,6 +369,8 @@ class InodeTable:
             if node.state is State.CURRENT or (node.state is State.SUPERSEDED and key not in self.told):
                 self.told[key] = node
                 self.spellings.setdefault(key, set()).add(node.name.raw)
+            if node.state is State.SUPERSEDED:
+                self._losers.setdefault(key, []).append(node)
             shown = self.nodes.get(node.shown)
             if shown is None:
                 node.shown = node.inode
