@@ -406,3 +406,19 @@ async def test_a_version_that_came_while_all_was_forgotten_is_told_with_its_edit
             (changed,) = (one for one in mount.changes.of(event) if one.file.path == "f")
             assert changed.new not in {None, old.id}
             nursery.cancel_scope.cancel()
+
+
+async def test_the_first_get_of_a_secret_is_no_news_of_files_that_nobody_has_seen(
+    autojump_clock: object,
+) -> None:
+    async with mounted({"both": pair(a=None, b=None)}) as mount:
+        mount.world.vault.put("a", "x")
+        mount.world.vault.put("b", "y")
+        await mount.world.cache.get(N("a"))
+        assert mount.rotated() == [{"a"}]
+        await mount.get("both")
+        assert mount.rotated() == [{"both", "b"}]
+        mount.world.vault.put("a", "z")
+        await trio.sleep(TTL + 1)
+        await mount.get("both")
+        assert mount.rotated() == [{"both", "a"}]

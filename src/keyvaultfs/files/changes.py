@@ -65,11 +65,18 @@ class Changes:
                 found.append(self._plain(file, event))
                 continue
             known = self._editions.peek(file) or self._last(file, event)
+            if known is None and self._is_first_news(file, event):
+                continue  # one of its secrets was asked for the first time: what it is made of is still not known
             if file.path not in self._editions.broken:
                 new = None if known is None else known.id
                 updated = event.updated if known is None else known.updated
                 found.append(Changed(file, None, new, event.gone and new is None, event.appeared, updated))
         return tuple(found)
+
+    def _is_first_news(self, file: File, event: Rotated) -> bool:
+        """Whether nobody can have been told of a file that an event is about."""
+        began = event.old is None and not (event.appeared or event.gone)
+        return began and self._editions.state(file) is None
 
     def _last(self, file: File, event: Rotated) -> Edition | None:
         """What a version that was found just before a refresh makes of a file: it is to be asked for again."""
