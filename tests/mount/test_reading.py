@@ -410,6 +410,21 @@ def test_with_list_alone_all_is_shown_and_nothing_can_be_read(vault: VaultProces
             (kv / name).read_bytes()
 
 
+def test_a_version_that_cannot_be_read_is_there_by_its_name_and_not_listed(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    version = vault.set("off", "secret", enabled=False)
+    kv = mount("negative_ttl=1")
+    folder = kv / ".keyvaultfs/versions/off"
+    assert os.listdir(folder) == []
+    assert (folder / version).stat().st_size == 0
+    with pytest.raises(PermissionError):
+        (folder / version).read_bytes()
+    vault.enable("off")
+    kv.wait_for(f".keyvaultfs/versions/off/{version}", "secret")
+    assert (folder / version).stat().st_size == 6
+
+
 def test_what_was_open_before_it_was_disabled_goes_on(vault: VaultProcess, mount: Mounter) -> None:
     vault.set("pw", "secret")
     kv = mount("negative_ttl=1", "ttl=1")

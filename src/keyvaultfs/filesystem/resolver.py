@@ -212,7 +212,7 @@ class Resolver:
 
     def open_now(self, node: Node) -> tuple[Handle, bool] | None:
         """As `open`, where that need not wait, else None."""
-        if node.pinned:
+        if node.pinned and node.version != UNREADABLE:
             return self._opened(node), True
         now = trio.current_time()
         edition = self._editions.ready(node.name, now)
@@ -245,12 +245,16 @@ class Resolver:
                 with trio.move_on_after(BOUNDED_SECONDS):
                     await done.wait()
             raise pyfuse3.FUSEError(errno.ESTALE)
+        if node.pinned:  # it could not be read, and can be: another inode shows it
+            raise pyfuse3.FUSEError(errno.ESTALE)
         # A bind mount, or a path through /proc/PID/fd, leads to an inode without a name; or the name was lost just now.
         if not node.bound:
             await self._see_whether_bound(node, pid)
         current = await self._node(edition)
         if self._table.content(node) is not current and not self._table.is_open(node):
             await self._switch(node, current)
+        if self._table.content(node).version == UNREADABLE:  # it would read as an empty file
+            raise pyfuse3.FUSEError(errno.ESTALE)
         return self._opened(node), False
 
     async def _see_whether_bound(self, node: Node, pid: int) -> None:
@@ -325,10 +329,10 @@ class Resolver:
         """
         if not VERSION_PATTERN.fullmatch(version):
             raise NotFound("NotAVersion")
-        edition = await self._editions.get(of_version(f"{name}/{version}"))
+        edition = await self._named(of_version(f"{name}/{version}"), math.inf, None)
         node = self._table.find(edition.file, edition.id, pinned=True)
         if node is None or node.state is State.LISTED:
-            size = len(await self._editions.value(edition.file, edition.id))
+            size = await self._size(edition)
             created, updated = edition.created, edition.updated
             node = self._table.add(
                 edition.file, edition.id, size=size, created=created, updated=updated, pinned=True
