@@ -247,7 +247,8 @@ def test_a_name_that_no_secret_can_have_costs_no_request(kv: Mount, vault: Vault
     for name in (".git", ".Trash", "foo.txt", "under_score", "x" * 128, "ä"):
         with pytest.raises(FileNotFoundError):
             (kv / name).read_bytes()
-    assert [one for one in vault.requests() if one["had_token"]] == []
+    # The listing is read of itself now and then, to announce what changes.
+    assert [one for one in vault.requests() if one["had_token"] and one["op"] != "list"] == []
 
 
 def test_case_does_not_matter_and_opens_the_same_inode(kv: Mount) -> None:
