@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from tests.boot import machine as machines
 from tests.boot.machine import Machine, above
+from tests.support import roots
 from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
@@ -25,8 +27,11 @@ _DEV = ("--name", HOST, "--port", "443", "--imds-host", "169.254.169.254", "--im
 def endpoint() -> Iterator[VaultProcess]:
     """The embedded vault, in a network of its own that the machines share: default options lead to it."""
     assert os.geteuid() == 0, "the boot tests are root's"
-    with VaultProcess(*_DEV, network=_NETWORK) as running:
-        yield running
+    with (roots.folder() / "boot.lock").open("w") as lock:
+        # One run at a time: machines of two runs would find each other's units in the one hierarchy of cgroups.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with VaultProcess(*_DEV, network=_NETWORK) as running:
+            yield running
 
 
 @pytest.fixture

@@ -126,8 +126,12 @@ class Machine:
                    f"--network-namespace-path=/proc/{self._network}/ns/net", *devices,
                    "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off",
                    "--link-journal=no", "--console=pipe"]  # fmt: skip
-        # As on any machine of today: systemd from 258 on starts on nothing else, whatever this host has.
-        env = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        env = dict(os.environ)
+        if SUITE not in {
+            "bookworm",
+            "trixie",
+        }:  # systemd from 258 on starts on nothing else, whatever this host has
+            env["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=env

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.boot.machine import Machine
     from tests.support.vault import VaultProcess
 
-pytestmark = pytest.mark.timeout(1200)  # the first one may have to make the root
+pytestmark = pytest.mark.timeout(3000)  # the first one makes the root, or waits for another run
 
 FSTAB = f"https://{HOST}  /mnt/kv  keyvaultfs  _netdev,nofail,uid=app,mode=0400,ttl=120{{more}}  0  0\n"
 TOML = 'vault = "mytestkeyvault"\nmountpoint = "/mnt/kv"\nuid = "app"\n{more}'

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.boot.machine import Machine
     from tests.support.vault import VaultProcess
 
-pytestmark = pytest.mark.timeout(1200)  # the first one may have to make the root
+pytestmark = pytest.mark.timeout(3000)  # the first one makes the root, or waits for another run
 
 
 def has_a_unit(
