@@ -6,7 +6,7 @@ import errno
 import math
 import stat
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pyfuse3
 import trio
@@ -244,7 +244,7 @@ class Resolver:
             if self._rotation.can_wait():
                 with trio.move_on_after(BOUNDED_SECONDS):
                     await done.wait()
-            raise pyfuse3.FUSEError(errno.ESTALE)
+            self._send_back(node, pid)
         if node.pinned:  # it could not be read, and can be: another inode shows it
             raise pyfuse3.FUSEError(errno.ESTALE)
         # A bind mount, or a path through /proc/PID/fd, leads to an inode without a name; or the name was lost just now.
@@ -273,9 +273,12 @@ class Resolver:
         ):
             node.bound = now >= self._lenient_until
             return
+        self._send_back(node, pid)
+
+    def _send_back(self, node: Node, pid: int) -> NoReturn:
         if len(self._sent_back) >= _MOST_SENT_BACK:
             self._sent_back.clear()
-        self._sent_back[node.inode, pid] = now
+        self._sent_back[node.inode, pid] = trio.current_time()
         raise pyfuse3.FUSEError(errno.ESTALE)
 
     async def _switch(self, node: Node, current: Node) -> None:
