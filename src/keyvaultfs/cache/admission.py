@@ -108,7 +108,9 @@ class Admission:
             if name.key in listing.positions:
                 return listing.items[listing.positions[name.key]]
             # One that has just come to its end is still being read as far as anybody else knows.
-            if listing.complete and now - listing.began < self._limits.negative_ttl:
+            # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
+            asked_for = listing.complete and not listing.quiet
+            if asked_for and now - listing.began < self._limits.negative_ttl:
                 self._budget.missed(now)
                 raise NotFound("NotListed")
         return None
