@@ -63,9 +63,6 @@ def test_with_250_names_hanging_cached_names_still_read_and_each_gets_its_errno(
     names = vault.made_up(250, prefix="hang-")
     kv = mount("timeout=4")
     assert (kv / "cached").read_text() == "here"
-    assert (
-        len(os.listdir(kv.where)) == 251
-    )  # known names: of those that nobody knows only a few may be asked for
     vault.fault(**fault)
     results: list[str | int] = []
 

@@ -129,6 +129,23 @@ async def test_names_that_exist_are_read_while_others_are_made_up(
         assert longest < 1
 
 
+@pytest.mark.parametrize("latency", [0.05, 1.0], ids=["quick", "slow"])
+async def test_a_hundred_names_that_exist_are_read_at_once(autojump_clock: MockClock, latency: float) -> None:
+    """By a program that may not list, on a vault that takes a second: it waits, and is refused none of them."""
+    async with world(FakeVault(latency=latency, list_refused=True), timeout=10.0) as w:
+        for number in range(100):
+            w.vault.put(f"s{number}", "x")
+        read: list[str] = []
+
+        async def one(number: int) -> None:
+            read.append(str((await w.cache.get(N(f"s{number}"), USER)).name))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(one, number)
+        assert len(read) == 100
+
+
 async def test_names_that_exist_cost_nothing_of_the_budget(autojump_clock: MockClock) -> None:
     """An identity that may not list has an application read all its secrets at its start."""
     async with world(FakeVault(latency=0.02, list_refused=True)) as w:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
@@ -13,15 +14,18 @@ from keyvaultfs.cache.freshness import PAGE
 from keyvaultfs.errors import Busy, Disabled, KeyVaultFSError, NotFound, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from keyvaultfs.cache.freshness import Limits
     from keyvaultfs.cache.listings import Listings
     from keyvaultfs.log import Causes
     from keyvaultfs.model import ListItem, SecretName
 
 _PATIENCE_SECONDS = 0.5
-"""How long a name waits for its turn. A program that makes names up is slowed down by it, too."""
+"""How long a name waits for its turn while somebody makes names up, who is slowed down by it, too. At other times it
+waits as long as whoever asks: a program that reads a hundred secrets at once makes none up."""
 
-_MOST_WAITING, _MOST_WAITING_OF_ONE = 1024, 64
+_MOST_WAITING, _MOST_WAITING_OF_ONE = 1024, 320
 _MOST_TOLD = 128
 _STRAINED_SLOTS = 2
 _STRAINED_QUEUE = 4
@@ -50,6 +54,7 @@ class Admission:
         self._waiting: Counter[int] = Counter()
         self._turns: dict[int, trio.Lock] = {}
         self._told: dict[int, float] = {}
+        self._patient: set[trio.CancelScope] = set()
 
     async def admit(
         self, name: SecretName, uid: int, *, refused: bool = False
@@ -86,7 +91,7 @@ class Admission:
         if failure is None:
             self._budget.give_back(uid, trio.current_time())
         elif isinstance(failure, NotFound | Refused) and not isinstance(failure, Disabled):
-            self._budget.missed(trio.current_time())
+            self._missed(trio.current_time())
 
     def sweep(self, now: float) -> None:
         """Say of whom it is over."""
@@ -111,7 +116,7 @@ class Admission:
             # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
             asked_for = listing.complete and not listing.quiet
             if asked_for and now - listing.began < self._limits.negative_ttl:
-                self._budget.missed(now)
+                self._missed(now)
                 raise NotFound("NotListed")
         return None
 
@@ -152,7 +157,7 @@ class Admission:
         turn = self._turns.setdefault(uid, trio.Lock())
         self._waiting[uid] += 1
         try:
-            with trio.move_on_after(_PATIENCE_SECONDS):
+            with self._patience():
                 async with turn:
                     while left := self._budget.left(uid, trio.current_time()):  # noqa: ASYNC110 - time is what it waits for
                         await trio.sleep(left)
@@ -164,9 +169,29 @@ class Admission:
                 del self._waiting[uid], self._turns[uid]
         self._refuse(uid)
 
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Wait no longer than the times allow, which may change meanwhile."""
+        now = trio.current_time()
+        with trio.CancelScope() as scope:
+            if self._budget.strained(now):
+                scope.deadline = now + _PATIENCE_SECONDS
+            self._patient.add(scope)
+            try:
+                yield
+            finally:
+                self._patient.discard(scope)
+
+    def _missed(self, now: float) -> None:
+        calm = not self._budget.strained(now)
+        self._budget.missed(now)
+        if calm and self._budget.strained(now):
+            for scope in self._patient:
+                scope.deadline = min(scope.deadline, now + _PATIENCE_SECONDS)
+
     def _refuse(self, uid: int) -> NoReturn:
         if uid in self._told or len(self._told) < _MOST_TOLD:
             self._told[uid] = trio.current_time()
-        self._budget.missed(trio.current_time())  # while a slow vault says little, too
+        self._missed(trio.current_time())  # while a slow vault says little, too
         self._causes.begin(_CAUSE, f"uid {uid}", error="TooManyNames")
         raise Busy("TooManyNames")
