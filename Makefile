@@ -12,7 +12,7 @@ STAMPS      := .build/stamps
 FUSE_PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux nftables iproute2 zsh fish prometheus prometheus-node-exporter
 # What reads credential files: the readers of tests/support/readers_of_files.py and of tests/mount/test_programs.py.
-TEST_PACKAGES += curl libpq5 mariadb-client mariadb-server-core default-jdk-headless systemd postgresql haproxy openssh-client gcc-multilib e2fsprogs
+TEST_PACKAGES += curl libpq5 mariadb-client mariadb-server-core default-jdk-headless systemd postgresql haproxy openssh-client gcc-multilib e2fsprogs attr
 BOOT_PACKAGES := debootstrap systemd-container
 DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests python3-cryptography python3-jinja2
 # The embedded vault's.
