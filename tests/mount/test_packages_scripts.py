@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,13 @@ class Namespace:
         child = self._popen(self._words(command))
         assert self._line(child)
         return child
+
+    def end(self, child: subprocess.Popen[str]) -> None:
+        """End a program that `start` or its like started, and wait for it: what it held is let go."""
+        inner = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        for pid in inner or [str(child.pid)]:
+            os.kill(int(pid), signal.SIGKILL)
+        child.wait(10)
 
     def mount(self, vault: VaultProcess, name: str) -> Path:
         """A mount of root's."""
