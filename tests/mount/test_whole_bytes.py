@@ -8,15 +8,15 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import run, wait_until
+from tests.support.mount import ROOT, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
@@ -79,6 +79,68 @@ def by_copy(fd: int) -> bytes:
 WAYS = [by_pread, by_readv, by_mmap, by_sendfile, by_splice, by_copy]
 
 
+RAW_WAYS = [
+    "copy_file_range", "O_DIRECT", "AIO", "AIO with O_DIRECT",
+    "io_uring", "io_uring with O_DIRECT", "splice by io_uring",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raw_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that reads by system calls that Python does not know."""
+    program = tmp_path_factory.mktemp("raw") / "whole_bytes"
+    run("gcc", "-Wall", "-Werror", "-O1", "-o", program, ROOT / "tests/support/whole_bytes.c")
+    return program
+
+
+def raw_ways() -> list[str]:
+    """What this kernel offers: io_uring can be forbidden, to all by 2 and to those without a group by 1."""
+    setting = Path("/proc/sys/kernel/io_uring_disabled")
+    forbidden = setting.exists() and setting.read_text() == "2\n"
+    return [way for way in RAW_WAYS if not (forbidden and "io_uring" in way)]
+
+
+def rotate(vault: VaultProcess, kv: Mount, numbers: range) -> None:
+    """To each of these values; some of the workers die meanwhile."""
+    for number in numbers:
+        vault.set("pw", value(number).decode())
+        if number % 5 == 0:
+            os.kill(pid := kv.worker(), signal.SIGKILL)
+            wait_until(lambda pid=pid: kv.has_worker() and kv.worker() != pid, "a new worker")  # type: ignore[misc]
+        kv.wait_for("pw", value(number).decode())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("way", ["rename=yes", "rename=no"])
+def test_asynchronous_and_direct_reads_get_one_version_whole(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path, raw_reader: Path, way: str
+) -> None:
+    vault.set("pw", value(1).decode())
+    kv = mount("ttl=1", way)
+    assert whole((kv / "pw").read_bytes())
+    bound = tmp_path / "bound"
+    bound.touch()
+    run("mount", "--bind", kv / "pw", bound)
+    readers = {
+        (path.name, how): subprocess.Popen(
+            [raw_reader, path, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for path in (bound, kv / "pw")
+        for how in raw_ways()
+    }  # fmt: skip
+    try:
+        rotate(vault, kv, range(2, 14))
+    finally:
+        said = {which: reader.communicate("end")[0].splitlines() for which, reader in readers.items()}
+    try:
+        assert {which: lines[:-1] for which, lines in said.items() if lines[1:]} == {}
+        assert min(int(lines[-1].removesuffix(" reads")) for lines in said.values()) > 20
+        wait_until(lambda: bound.read_bytes() == value(13), "the bind mount to follow")
+    finally:
+        subprocess.run(["umount", "--lazy", bound], check=False, capture_output=True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["rename=yes", "rename=no"])
@@ -111,12 +173,7 @@ def test_every_system_call_gets_one_version_whole(
     try:
         for reader in readers:
             reader.start()
-        for number in range(2, 14):
-            vault.set("pw", value(number).decode())
-            if number % 5 == 0:
-                os.kill(pid := kv.worker(), signal.SIGKILL)
-                wait_until(lambda pid=pid: kv.has_worker() and kv.worker() != pid, "a new worker")  # type: ignore[misc]
-            kv.wait_for("pw", value(number).decode())
+        rotate(vault, kv, range(2, 14))
     finally:
         stop.set()
         for reader in readers:
