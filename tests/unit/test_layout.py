@@ -200,8 +200,27 @@ WRONG = [
     ('[[rules]]\nmatch = "/a"\nmode = "0400"', ["2: match should be a pattern over paths"]),
     ('[[rules]]\nmatch = "a"\nmod = "0400"', ["3: unknown key 'mod'; did you mean 'mode'?"]),
     ('only_files = 1', ["1: only_files should be true or false"]),
+    ('[files.a]\nscret = "x"\npart = "keys"', ["1: what it is made of", "2: unknown key 'scret'", "3: part should be"]),
+    ('[files.a]\nvalues = { A = 5 }', ["1: what it is made of is missing", "2: values: A should be"]),
+    ('[files.a]\nsecret = "x_y"\nformat = "env"', ["1: values is missing", "2: secret should", "3: secret and format"]),
+    ('[files.a]\nsecret = "x_y"\n[files."a/b"]\nmode = 1\nsecret = "x"', ["2: secret", "3: a is a file", "4: mode"]),
+    ('[files.a]\nsecret = "x"\n[[map]]\nsecrets = "*"\nfiles = "a/*"\nm = 1', ["5: a is a file", "6: unknown key 'm'"]),
+    ('[files.a]\nformat = "env"\n[files.a.values]\nA = "x"\nB = "y z"', ["5: values: B should be a secret's name"]),
+    ('[files.a]\nformat = "json"\nvalues.A = { secret = "x", feild = "u" }', ["3: unknown key 'feild'; did you mean"]),
+    ('[files.a]\nformat = "json"\nvalues.A = { secret = "x y", field = "" }', ["3: field should", "3: secret should"]),
+    ('[[rules]]', ["1: match is missing", "1: this rule sets nothing"]),
+    ('[[rules]]\nmatch = "/a"', ["1: this rule sets nothing", "2: match should be a pattern"]),
+    ('a = [\n1,\n', ["2: "]),
+    ('\n[[rules]]\nmode = 0400', ['3: no number begins with 0 in TOML; a mode is in quotation marks, as in "0400"']),
     ('ttl = "soon"\n[files.a]\nsecret = ""', ["1: option ttl=soon", "3: secret should be a secret's name"]),
 ]  # fmt: skip
+
+
+def test_letters_of_another_encoding_are_told_with_their_line(tmp_path: Path) -> None:
+    page = tmp_path / "kv.toml"
+    page.write_bytes('[files."a"]\nsecret = "x"\n[files."ä"]\n'.encode("latin-1"))
+    with pytest.raises(UsageError, match=":3: it is not UTF-8"):
+        layout.load(str(page))
 
 
 @pytest.mark.parametrize(("text", "wanted"), WRONG)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _NAMES = ("vault", "mountpoint")
 LAYOUT_KEYS = ("only_files", "rules", "map", "files")
 """Keys that are no options: they describe what the mount shows, and `layout` reads them."""
-_DECODER_PLACE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
+_DECODER_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
+_BARE_MODE = re.compile(r"[^=#]*=\s*0[0-7]+\s*(#.*)?")
 
 
 class Document:
@@ -41,15 +42,16 @@ class Document:
         self._mistakes: list[tuple[int, str]] = []
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - as the keeper does everywhere
-                self._text = file.read().decode("utf-8")
+                read = file.read()
+            self._text = read.decode("utf-8")
             self.data = tomllib.loads(self._text)
         except OSError as exc:
             raise UsageError(f"{path}: {exc.strerror}") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"{path}: it is not UTF-8") from None
+        except UnicodeDecodeError as exc:
+            line = read.count(b"\n", 0, exc.start) + 1
+            raise UsageError(f"{path}:{line}: it is not UTF-8") from None
         except tomllib.TOMLDecodeError as exc:
-            found = _DECODER_PLACE.fullmatch(str(exc))
-            raise UsageError(f"{path}:{found[2]}: {found[1]}" if found else f"{path}: {exc}") from None
+            raise UsageError(f"{path}:{_decoders_words(str(exc), self._text)}") from None
         except (ValueError, RecursionError):  # a number of thousands of digits; brackets in brackets
             raise UsageError(
                 f"{path}: a number in it is too long, or brackets are nested too deeply"
@@ -80,6 +82,18 @@ class Document:
         if self._mistakes:
             told = dict.fromkeys(f"{self.path}:{line}: {words}" for line, words in sorted(self._mistakes))
             raise UsageError("\n".join(told))
+
+
+def _decoders_words(words: str, text: str) -> str:
+    """What the TOML decoder says -> ``LINE: what is wrong``."""
+    found = _DECODER_PLACE.fullmatch(words)
+    lines = text.split("\n")
+    if found is None:
+        return f"1: {words}"
+    line = int(found[2]) if found[2] else len(text.rstrip("\n").split("\n"))
+    if _BARE_MODE.fullmatch(lines[line - 1].rstrip("\r")):
+        return f'{line}: no number begins with 0 in TOML; a mode is in quotation marks, as in "0400"'
+    return f"{line}: {found[1]}"
 
 
 @dataclass(frozen=True, slots=True)

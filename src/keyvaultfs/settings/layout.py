@@ -35,9 +35,12 @@ class _Table:
         self.data = data
         self.sound = True
 
-    def wrong(self, words: str, key: str | None = None) -> None:
+    def wrong(self, words: str, *keys: str) -> None:
         self.sound = False
-        self.document.mistake(self.place if key is None else (*self.place, key), words)
+        self.document.mistake((*self.place, *keys), words)
+
+    def inner(self, key: str) -> _Table:
+        return _Table(self.document, (*self.place, key), self.data[key])
 
     def known(self, allowed: Collection[str], hint: str = "") -> None:
         """Note the keys that nobody knows."""
@@ -103,9 +106,10 @@ def tree(document: Document) -> Tree:
     top = _Table(document, (), document.data)
     only = top.value("only_files", _boolean) or False
     rules = [_rule(table) for table in _tables(top, "rules")]
-    files = [found for table in _files(top) if (found := _file(table)) is not None]
+    tables = _files(top)
+    files = [found for table in tables if (found := _file(table)) is not None]
     maps = [(table, one) for table in _tables(top, "map") if (one := _map(table)) is not None]
-    _check_paths(document, [file.path for file in files], maps)
+    _check_paths(document, [str(table.place[-1]) for table in tables], maps)
     if not document.sound:
         return Tree(written=True)
     return Tree(
@@ -177,7 +181,7 @@ def _rule(table: _Table) -> Rule | None:
         table.wrong('match is missing: a pattern over paths, such as "postgres/**"')
     patterns = table.value("match", _patterns)
     look = _look(table)
-    if table.sound and look == Look():
+    if not table.data.keys() - {"match"}:
         table.wrong("this rule sets nothing: owner, group, mode, dir_mode or units")
     return Rule(patterns, look) if table.sound else None
 
@@ -188,7 +192,7 @@ def _map(table: _Table) -> Map | None:
         if key not in table.data:
             table.wrong(f"{key} is missing: text with exactly one *")
     secrets, files = table.value("secrets", _secrets_pattern), table.value("files", _files_pattern)
-    return Map(secrets, files) if table.sound else None
+    return None if secrets is None or files is None else Map(secrets, files)
 
 
 def _boolean(value: Any) -> bool:
@@ -231,9 +235,17 @@ def _files_pattern(value: Any) -> names.Starred:
     return found
 
 
+def _is_path(text: str) -> bool:
+    try:
+        names.check(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_paths(document: Document, paths: list[str], maps: list[tuple[_Table, Map]]) -> None:
-    files = set(paths)
-    for path in paths:
+    files = {path for path in paths if _is_path(path)}
+    for path in filter(files.__contains__, paths):
         inside = next((outer for outer in names.parents(path) if outer in files), None)
         if inside is not None:
             document.mistake(("files", path), f"{inside} is a file, and cannot be the folder of {path}")

@@ -38,8 +38,11 @@ class Table(Protocol):
     document: Document
     data: dict[str, Any]
 
-    def wrong(self, words: str, key: str | None = None) -> None:
+    def wrong(self, words: str, *keys: str) -> None:
         """Note a mistake."""
+
+    def inner(self, key: str) -> Table:
+        """A table in this one."""
 
     def known(self, allowed: Collection[str], hint: str = "") -> None:
         """Note the keys that nobody knows."""
@@ -53,7 +56,9 @@ def recipe(table: Table) -> Recipe | None:
     which = [key for key in _KINDS if key in table.data]
     if len(which) != 1:
         told = f"{' and '.join(which)} exclude each other" if which else "what it is made of is missing"
-        table.wrong(f"{told}: a file has exactly one of {', '.join(_KINDS)}", which[1] if which else None)
+        table.wrong(f"{told}: a file has exactly one of {', '.join(_KINDS)}", *which[1:2])
+        for kind in which or ["format" if "values" in table.data else "secret"]:
+            _of_kind(table, kind)  # for what else is wrong
         return None
     kind = which[0]
     for key in _OF_SECRET if kind != "secret" else ():
@@ -61,6 +66,10 @@ def recipe(table: Table) -> Recipe | None:
             table.wrong(f"{key} goes with secret, not with {kind}", key)
     if kind != "format" and "values" in table.data:
         table.wrong(f"values goes with format, not with {kind}", "values")
+    return _of_kind(table, kind)
+
+
+def _of_kind(table: Table, kind: str) -> Recipe | None:
     if kind == "secret":
         return _one_secret(table)
     return _formatted(table) if kind == "format" else _rendered(table, kind)
@@ -119,12 +128,8 @@ def _formatted(table: Table) -> Recipe | None:
     if not isinstance(values, dict) or not values:
         table.wrong('values is missing: a table of keys and secrets, { KEY = "secret" }')
         return None
-    rows = []
-    for key, data in values.items():
-        try:
-            rows.append((_key(which, key), _value(data)))
-        except ValueError as exc:
-            table.wrong(f"values: {key} should be {exc}", "values")
+    inner = table.inner("values")
+    rows = [(key, value) for key in values if (value := _value(inner, which, key)) is not None]
     return None if which is None else Formatted(which, tuple(rows))
 
 
@@ -134,12 +139,22 @@ def _key(which: str | None, key: str) -> str:
     return key
 
 
-def _value(data: Any) -> Value:
-    if isinstance(data, str):
-        return Value(Source(_secret(data)))
-    if not isinstance(data, dict) or "secret" not in data or not data.keys() <= {"secret", "field"}:
-        raise ValueError('a secret\'s name, or { secret = "…", field = "…" }')
-    return Value(Source(_secret(data["secret"])), _field(data["field"]) if "field" in data else None)
+def _value(table: Table, which: str | None, key: str) -> Value | None:
+    data = table.data[key]
+    try:
+        _key(which, key)
+        if isinstance(data, str):
+            return Value(Source(_secret(data)))
+        if not isinstance(data, dict) or "secret" not in data:
+            raise ValueError('a secret\'s name, or { secret = "…", field = "…" }')  # noqa: TRY301
+    except ValueError as exc:
+        table.wrong(f"values: {key} should be {exc}", key)
+        if not isinstance(data, dict):
+            return None
+    inner = table.inner(key)
+    inner.known(("secret", "field"))
+    name, field = inner.value("secret", _secret), inner.value("field", _field)
+    return None if name is None else Value(Source(name), field)
 
 
 def _secret(value: Any) -> SecretName:
