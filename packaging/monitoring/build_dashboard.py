@@ -15,8 +15,8 @@ STATS: list[Panel] = [
      "0 is right."),
     ("Values past ttl, unchecked", "stat", "short", [(f"sum(keyvaultfs_stale_values{{{MOUNT}}})", "")],
      "Served because nobody answers."),
-    ("Files that cannot be read", "stat", "short", [(f"sum(keyvaultfs_files_broken{{{MOUNT}}})", "")],
-     "Refused, disabled, or not to be made into a file."),
+    ("Files that cannot be made", "stat", "short", [(f"sum(keyvaultfs_files_broken{{{MOUNT}}})", "")],
+     "Of the newest versions of their secrets."),
     ("Least time left of a token", "stat", "s", [(f"min(keyvaultfs_token_left_seconds{{{MOUNT}}})", "")],
      "0: there is none."),
 ]  # fmt: skip

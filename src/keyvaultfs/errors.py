@@ -74,6 +74,13 @@ class UsageError(KeyVaultFSError):
         super().__init__("", hint)
 
 
+def facts(exc: Exception) -> dict[str, str]:
+    """What a log line says of why nothing came: a code, and a hint where there is one."""
+    if not isinstance(exc, KeyVaultFSError):
+        return {"error": "Timeout"}
+    return {"error": exc.cause} | ({"hint": repr(exc.hint)} if exc.hint else {})
+
+
 def bare(exc: E) -> E:
     """An exception that is to be remembered, without its traceback and context: their frames hold values and tokens."""
     exc.__context__ = None

@@ -112,10 +112,6 @@ class Causes:
         seconds = self._clock() - met.since
         LOG.info("%s ended times=%d seconds=%.0f", kind.format(subject), met.times, seconds)
 
-    def subjects(self) -> set[str]:
-        """What the causes are about that have begun and not ended, as far as it is named."""
-        return {subject for found in self._open.values() for subject in found.subjects}
-
     def open(self) -> dict[str, int]:
         """The causes that have begun and not ended, one for each kind, and how often each was met."""
         return {

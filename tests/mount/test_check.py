@@ -217,6 +217,7 @@ def test_a_healthy_vault_is_well_and_says_whose_token_it_is(vault: VaultProcess)
     assert not found.of("vault")
     assert not found.of("permissions")
     assert OID in found.output
+    assert check(vault, "--json", "pw", json_too=False).status == 0, "options may stand between the two words"
     people = check(vault, "pw", json_too=False)
     assert people.status == 0
     assert "  ok    get pw: can be read\n" in people.output

@@ -298,6 +298,17 @@ def test_a_file_that_was_never_good_is_an_input_output_error(
     assert listed(kv.where) == ["db", "gone", "user"]
 
 
+def test_a_refusal_is_no_broken_file(vault: VaultProcess, mount: Mounter, written: Written) -> None:
+    vault.set("db", "no JSON")
+    vault.set("off", "x", enabled=False)
+    kv = mount(written('[files.user]\nsecret = "db"\nfield = "user"\n[files.copy]\nsecret = "off"\n'))
+    for name in ("off", "copy"):
+        assert code((kv / name).read_text) == "Permission denied"
+    assert kv.metric("files_broken") == 0
+    assert code((kv / "user").read_text) == "Input/output error"
+    assert kv.metric("files_broken") == 1
+
+
 def ended(child: subprocess.Popen[bytes]) -> bool:
     return child.poll() is not None
 

@@ -10,7 +10,6 @@ import trio
 from trio.testing import MockClock
 
 from keyvaultfs.filesystem.exposition import render
-from keyvaultfs.log import Causes
 from keyvaultfs.metrics import GAUGE_FIELDS, GAUGES, HELP, Metrics
 from keyvaultfs.transport.throttle import Throttle
 from keyvaultfs.worker.gauges import gauges
@@ -56,11 +55,10 @@ async def test_what_is_known_is_shown_with_its_type(autojump_clock: MockClock) -
         chain = SimpleNamespace(
             throttle=Throttle(random.Random(1)), token=SimpleNamespace(left=lambda: 86_000.5)
         )
-        causes = Causes(trio.current_time)
         metrics = Metrics()
 
         def text() -> str:
-            return render(metrics, gauges(chain, w.cache, causes, version='1"\\0', workers=3))  # type: ignore[arg-type]
+            return render(metrics, gauges(chain, w.cache, version='1"\\0', workers=3, broken=1))  # type: ignore[arg-type]
 
         before = text()
         assert "last_answer" not in before
@@ -69,7 +67,6 @@ async def test_what_is_known_is_shown_with_its_type(autojump_clock: MockClock) -
         w.vault.patch("later", expires=1_700_000_000)
         assert [item async for page in w.cache.listing() for item in page]
         await trio.sleep(7)
-        causes.begin("vault refuses {}", "pw", error="ForbiddenByRbac")
         shown = text()
         found = families(shown)
         assert found.keys() - {f"keyvaultfs_{name}" for name in HELP} == {

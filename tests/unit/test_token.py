@@ -185,6 +185,16 @@ async def test_a_refusal_is_told_at_once_for_a_while_and_asked_again_later(
     assert lines[-1].startswith("no token from the identity endpoint ended")
 
 
+async def test_a_failure_without_a_hint_is_told_without(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FakeSource()
+    source.trouble = [Unavailable("ConnectionRefusedError")]
+    async with shared(source) as token:
+        await text(token)
+    assert caplog.messages[0] == "no token from the identity endpoint error=ConnectionRefusedError"
+
+
 async def test_a_rejected_token_is_replaced_once_for_all(autojump_clock: MockClock) -> None:
     source = FakeSource(latency=1)
     async with shared(source) as token:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyvaultfs.errors import BadAnswer, KeyVaultFSError, NotFound
+from keyvaultfs.errors import BadAnswer, NotFound, facts
 
 if TYPE_CHECKING:
     from keyvaultfs.log import Causes
@@ -29,10 +29,10 @@ class Outage:
     def failed(self, what: str, exc: Exception, sent: float) -> None:
         """Nobody answered a request of the time `sent`; if others were answered meanwhile, it is about `what` alone."""
         if isinstance(exc, BadAnswer) or self.last_answer >= sent:
-            self._causes.begin(_NO_ANSWER, what, **_facts(exc))
+            self._causes.begin(_NO_ANSWER, what, **facts(exc))
             return
         self._on = True
-        self._causes.begin(_UNREACHABLE, **_facts(exc))
+        self._causes.begin(_UNREACHABLE, **facts(exc))
 
     def refused(self, what: str, exc: Exception, now: float) -> None:
         """The vault answered no."""
@@ -41,7 +41,7 @@ class Outage:
         if isinstance(exc, NotFound):
             self._causes.end(_REFUSED, what)
         else:
-            self._causes.begin(_REFUSED, what, **_facts(exc))
+            self._causes.begin(_REFUSED, what, **facts(exc))
 
     def answered(self, what: str, now: float) -> None:
         """The vault answered with what was wanted."""
@@ -54,9 +54,3 @@ class Outage:
         if self._on:
             self._on = False
             self._causes.end(_UNREACHABLE)
-
-
-def _facts(exc: Exception) -> dict[str, str]:
-    if not isinstance(exc, KeyVaultFSError):
-        return {"error": "Timeout"}
-    return {"error": exc.cause} | ({"hint": repr(exc.hint)} if exc.hint else {})

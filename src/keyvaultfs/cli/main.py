@@ -37,6 +37,24 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Command(argparse.ArgumentParser):
+    """Takes options anywhere, also between two words such as VAULT and NAME: argparse alone then has no NAME."""
+
+    _within = False
+
+    def parse_known_args(  # type: ignore[override]  # overloads, for which there is no need here
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse has it, which is called back by what it is that does it."""
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     """The whole command line; completion is made from it.
 
@@ -45,7 +63,7 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     """
     whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Command)
 
     mount = commands.add_parser(
         "mount",

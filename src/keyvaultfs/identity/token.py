@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from keyvaultfs.errors import BadAnswer, KeyVaultFSError, Unavailable, bare
+from keyvaultfs.errors import BadAnswer, KeyVaultFSError, Unavailable, bare, facts
 from keyvaultfs.transport import retry
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class SharedToken:
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self._metrics.failures += 1
             self._failure = _as_failure(exc)
-            self._causes.begin(_CAUSE, error=self._failure.cause, hint=repr(self._failure.hint))
+            self._causes.begin(_CAUSE, **facts(self._failure))
         else:
             self._failure = None
             self._causes.end(_CAUSE)

@@ -28,6 +28,7 @@ class Sink:
 
     def __init__(self, *, foreground: bool) -> None:
         self._keep_prefix = _is_the_journal(_STDERR)
+        self._foreground = foreground
         self._path = "" if foreground else next((p for p in (_JOURNAL, _SYSLOG) if os.path.exists(p)), "")  # noqa: PTH110
         self._sock = None
         self._stderr = None
@@ -49,12 +50,15 @@ class Sink:
     def line(self, line: str) -> None:
         """Log a line of a worker's, which may have a prefix.
 
-        Nothing more urgent than an error: the journal shows emergencies on every terminal of the machine.
+        Nothing more urgent than an error: the journal shows emergencies on every terminal of the machine. Where nobody
+        keeps a log, standard error is that of the command that mounts: it shows what becomes of the mount, in a line of
+        the keeper's, and not also what a worker met on the way there.
         """
         priority, text = _INFO, line
         if line[:1] == "<" and line[1:2] in tuple("01234567") and line[2:3] == ">":
             priority, text = max(_ERR, int(line[1])), line[3:]
-        self._put(priority, text)
+        if self._foreground or not self.on_stderr or priority == _ERR:
+            self._put(priority, text)
 
     def flush(self) -> None:
         """Write what a slow reader of standard error has left over."""

@@ -9,18 +9,16 @@ from keyvaultfs.fence import Fence, fence
 if TYPE_CHECKING:
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.filesystem.exposition import Gauges
-    from keyvaultfs.log import Causes
     from keyvaultfs.worker.chain import Chain
 
-_NO_FILE = {"", "the listing"}
 
-
-def gauges(chain: Chain, cache: Cache, causes: Causes, *, version: str, workers: int) -> Gauges:
+def gauges(chain: Chain, cache: Cache, *, version: str, workers: int, broken: int) -> Gauges:
     """Gauges by family; see `metrics.GAUGES`. Never a value of a secret.
 
     Args:
         version: of this program.
         workers: how many have served the mount.
+        broken: how many files cannot be made.
     """
     known = cache.snapshot()
     held = fence().fence
@@ -30,7 +28,7 @@ def gauges(chain: Chain, cache: Cache, causes: Causes, *, version: str, workers:
         "circuit_open": int(chain.throttle.open),
         "token_left_seconds": max(0.0, chain.token.left()),
         "workers_started": workers,
-        "files_broken": len(causes.subjects() - _NO_FILE),
+        "files_broken": broken,
         "stale_values": known["stale"],
         "known_names": cache.listings.names_known(),
         "imds_fence": {("state", one.value): int(one is held) for one in Fence},

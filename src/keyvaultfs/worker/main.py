@@ -273,8 +273,8 @@ class Worker:
 
     def gauges(self) -> Gauges:
         """What the file ``metrics`` shows beside the counters; never a value."""
-        workers = max(1, self.charge.workers)
-        found = gauges(self.chain, self.cache, self.causes, version=_VERSION, workers=workers)
+        workers, broken = max(1, self.charge.workers), len(self.files.broken)
+        found = gauges(self.chain, self.cache, version=_VERSION, workers=workers, broken=broken)
         return {**found, "readers_behind": self.readers.behind(self._current)}
 
     def _readers(self) -> dict[str, Any]:
