@@ -319,13 +319,26 @@ def reload(kv: Mount) -> None:
     wait_until(lambda: kv.has_worker() and kv.worker() != before, "another worker")
 
 
+MORE = """
+[files."a/gone"]
+secret = "flat"
+[files."a/user"]
+secret = "db"
+field = "user"
+"""
+
+
 def test_a_reload_shows_what_the_file_says_now(vault: VaultProcess, mount: Mounter, written: Written) -> None:
     fill(vault)
-    kv = mount(written('[files."a/one"]\nsecret = "pw"\n[files."a/two"]\nsecret = "pw"\nmode = "0400"\n'))
+    kv = mount(
+        written('[files."a/one"]\nsecret = "pw"\n[files."a/two"]\nsecret = "pw"\nmode = "0400"\n' + MORE)
+    )
     assert (kv / "a/one").read_text() == "p:w\\1"
     assert stat.S_IMODE((kv / "a/two").stat().st_mode) == 0o400
     assert code((kv / "b.conf").stat) == "No such file or directory"
     held = os.open(kv / "a/one", os.O_RDONLY)
+    # Never read, so that the kernel has no bytes of them; one will be made of another secret, and the others go.
+    unread = [os.open(kv / path, os.O_RDONLY) for path in ("a/gone", "a/two", "a/user")]
     written('[files."a/two"]\nsecret = "other"\nmode = "0444"\nowner = 7\n[files."b.conf"]\nsecret = "pw"\n')
     reload(kv)
     wait_until(lambda: (kv / "b.conf").exists(), "the new file")
@@ -335,7 +348,9 @@ def test_a_reload_shows_what_the_file_says_now(vault: VaultProcess, mount: Mount
     found = (kv / "a/two").stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o444, 7)
     assert os.pread(held, 99, 0) == b"p:w\\1"
-    os.close(held)
+    assert [os.pread(one, 99, 0) for one in unread] == [b"hidden", b"p:w\\1", b"app"]
+    for one in (held, *unread):
+        os.close(one)
 
 
 def test_a_reload_with_a_mistake_keeps_the_old_worker(

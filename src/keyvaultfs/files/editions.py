@@ -14,7 +14,7 @@ from keyvaultfs.files import makers
 from keyvaultfs.model import UNREADABLE, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from keyvaultfs.cache.cache import Cache
     from keyvaultfs.cache.records import Record
@@ -235,6 +235,21 @@ class Editions:
         if salted is not None and salted[0] == edition:
             return salted[1]
         return self._made.get(file.key, edition)
+
+    def kept(self, held: Mapping[int, tuple[File, str]]) -> dict[int, SecretValue | None]:
+        """Bytes that a predecessor had open, by handle; None where they are in memory no more.
+
+        The configuration may have been read anew: where a file is no more, or is made of another secret, its name
+        does not lead to the bytes, but the edition does, which is no other's.
+        """
+        found = {handle: self.peek_value(file, edition) for handle, (file, edition) in held.items()}
+        lost = [handle for handle, value in found.items() if value is None]
+        names = {stored.version: stored.name for stored in self._cache.store} if lost else {}
+        for handle in lost:
+            edition = Version(held[handle][1])
+            if edition in names:
+                found[handle] = self._cache.store.get(names[edition], edition)
+        return found
 
     def secrets(self, held: Iterable[tuple[File, str]]) -> set[tuple[SecretName, Version]]:
         """The versions of secrets that held editions are made of."""

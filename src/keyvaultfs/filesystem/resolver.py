@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.rotation import Rotation
-    from keyvaultfs.model import SecretName, SecretValue, VersionItem
+    from keyvaultfs.model import SecretName, VersionItem
 
 
 _LOOKUP_TO_OPEN_SECONDS = 0.05
@@ -51,7 +51,13 @@ class Resolver:
         self._look = look
         self.waiting: Counter[str] = Counter()
         """by the file's key: look-ups that may wait for the network"""
-        self._values: dict[int, SecretValue | None] = {}
+        self._values = editions.kept(
+            {
+                handle.fh: (handle.content.name, handle.content.version)
+                for handle in table.handles.values()
+                if not handle.doubtful  # what those show is still to be seen
+            }
+        )
         self._switching: dict[int, trio.Event] = {}
         self._sent_back: dict[tuple[int, int], float] = {}
         self._lenient_until = -math.inf
