@@ -274,6 +274,7 @@ def test_a_rotation_that_cannot_be_made_takes_nothing_away(
     fill(vault)
     kv = mount(written(NAMED), TTL)
     assert (kv / "app/user").read_text() == "app"
+    environment_file = (kv / "app/.env").read_text()
     vault.set("db", "no JSON but s3cret")
     kv.wait_for("db", "no JSON but s3cret")
     for _ in range(3):
@@ -283,6 +284,10 @@ def test_a_rotation_that_cannot_be_made_takes_nothing_away(
     assert os.getxattr(kv / "app/user", "user.keyvault.state") == b"stale"
     assert kv.log().count("file app/user cannot be made") == 1
     assert "s3cret" not in kv.log()
+    reload(kv)  # nor does a worker that takes over
+    assert (kv / "app/user").read_text() == "app"
+    assert (kv / "app/.env").read_text() == environment_file
+    assert os.getxattr(kv / "app/user", "user.keyvault.state") == b"stale"
     vault.set("db", '{"user": "new"}')
     kv.wait_for("app/user", "new")
     wait_until(lambda: kv.status()["broken"] == [], "the end of it")

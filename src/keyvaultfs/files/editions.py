@@ -11,7 +11,7 @@ import trio
 from keyvaultfs.content.decode import Decoding
 from keyvaultfs.errors import CannotMake, NotFound, Refused, Unavailable
 from keyvaultfs.files import makers
-from keyvaultfs.model import UNREADABLE, Version
+from keyvaultfs.model import UNREADABLE, Properties, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.recipes import Recipe, Source
     from keyvaultfs.files.sources import Part, Sources
     from keyvaultfs.files.tree import File
-    from keyvaultfs.model import Properties, SecretName, SecretValue
+    from keyvaultfs.model import SecretName, SecretValue
 
 _WORST = (NotFound, Refused, Exception)
 """What a file of several secrets fails with: missing before refused before nobody answered."""
@@ -222,7 +222,7 @@ class Editions:
             raise CannotMake("its secrets have other versions now")
         values = {part.source: await self._cache.value(part.name, part.version) for part in parts}
         made = makers.make(file.recipe, parts, values, default=self._decode)
-        self._keep_made(file, edition, made)
+        self._keep_made(self._edition(file, parts), made)
         return made
 
     def peek_value(self, file: File, edition: str) -> SecretValue | None:
@@ -350,19 +350,21 @@ class Editions:
             made = makers.make(file.recipe, edition.parts, values, default=self._decode)
         except CannotMake as exc:
             return self._last_good(edition, exc)
-        self._keep_made(file, edition.id, made)
+        self._keep_made(edition, made)
         return self._found(edition)
 
-    def _keep_made(self, file: File, edition: str, made: SecretValue) -> None:
-        self._made.put(file.key, edition, made)
+    def _keep_made(self, edition: Edition, made: SecretValue) -> None:
+        file = edition.file
+        facts = Properties(created=edition.created, updated=edition.updated)
+        self._made.put(file.key, edition.id, made, _way(file.recipe), facts)
         if file.recipe.salted:
-            self._salted[file.key] = (edition, made)
+            self._salted[file.key] = (edition.id, made)
 
     def _last_good(self, wanted: Edition, exc: CannotMake) -> Edition:
         file, now = wanted.file, trio.current_time()
         since = self.broken.begin(file.path, wanted.id, exc.hint, now)
         state = self._states.get(file.key)
-        good = None if state is None else state.good
+        good = self._left_good(wanted) if state is None or state.good is None else state.good
         if (
             good is None
             or now - since >= self._cache.limits.max_stale
@@ -372,6 +374,14 @@ class Editions:
         shown = replace(good, stale=True, checked=wanted.checked, expires=wanted.expires)
         self._keep(wanted, shown, good)
         return shown
+
+    def _left_good(self, wanted: Edition) -> Edition | None:
+        """The last edition that a predecessor made by the same recipe; of which versions is not known any more."""
+        found = self._made.newest(wanted.file.key, _way(wanted.file.recipe))
+        if found is None:
+            return None
+        known, facts = found
+        return replace(wanted, id=known, parts=(), created=facts.created, updated=facts.updated, stale=True)
 
     def _found(self, edition: Edition) -> Edition:
         self.broken.end(edition.file.path)
@@ -395,7 +405,7 @@ class Editions:
             return None
         for known in (state.edition, state.good):
             if known is not None and known.id == edition:
-                return known.parts
+                return known.parts or None
         return None
 
 
@@ -407,6 +417,12 @@ def _id(recipe: Recipe, parts: list[tuple[Source, Version, Decoding]]) -> str:
         *(f"{source.identity} {version} {how.value}" for source, version, how in parts),
     ]
     return hashlib.blake2b("\0".join(pieces).encode(), digest_size=16).hexdigest()
+
+
+def _way(recipe: Recipe) -> str:
+    """The same for all editions that a recipe makes of its secrets."""
+    pieces = [recipe.identity, *(source.identity for source in recipe.sources)]
+    return hashlib.blake2b("\0".join(pieces).encode(), digest_size=8).hexdigest()
 
 
 def decoded_id(file: File, version: str, decoding: int) -> str:

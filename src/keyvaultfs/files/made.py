@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from keyvaultfs.cache.values import ValueStore
     from keyvaultfs.model import SecretValue
 
-_NOTHING = Properties()
+_RECIPE = "recipe"
+"""The tag of a record that says how its bytes were made."""
 
 
 class Made:
@@ -30,9 +31,24 @@ class Made:
         """What was made of an edition of a file."""
         return self._store.get(FileKey(key), Version(edition))
 
-    def put(self, key: str, edition: str, value: SecretValue) -> None:
-        """Keep it."""
-        self._store.put(FileKey(key), Version(edition), value, _NOTHING, racy=False, checked=0.0)
+    def put(self, key: str, edition: str, value: SecretValue, recipe: str, facts: Properties) -> None:
+        """Keep it.
+
+        Args:
+            recipe: the same for all editions that are made in this way of these secrets; no other's.
+            facts: `created` and `updated` of the edition.
+        """
+        properties = Properties(created=facts.created, updated=facts.updated, tags={_RECIPE: recipe})
+        self._store.put(FileKey(key), Version(edition), value, properties, racy=False, checked=0.0)
+
+    def newest(self, key: str, recipe: str) -> tuple[str, Properties] | None:
+        """The latest edition of a file that was made by a recipe, by this worker or an earlier one."""
+        found = [
+            (stored.version, stored.properties)
+            for name, stored in self._store.made()
+            if name.path == key and stored.properties.tags.get(_RECIPE) == recipe
+        ]
+        return max(found, key=lambda one: one[1].updated or 0, default=None)
 
     def sweep(self, needed: Callable[[str, str], bool]) -> None:
         """Let those go that nobody needs.
