@@ -160,7 +160,13 @@ def test_the_commands_take_no_module_from_the_environment_or_the_folder(
     where.mkdir()
     command = Path(sys.executable).parent / script
     words = [command] if script == "mount.keyvaultfs" else [command, "mount"]
-    for name, value in (("PYTHONPATH", str(trap)), ("PYTHONHOME", "/nonexistent"), ("PYTHONINSPECT", "1")):
+    for name, value in (
+        ("PYTHONPATH", str(trap)),
+        ("PYTHONHOME", "/nonexistent"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONEXECUTABLE", "/nonexistent"),
+        ("__PYVENV_LAUNCHER__", "/nonexistent"),
+    ):
         done = subprocess.run(
             [*words, vault.url, where, "-o", vault.mount_options()],
             cwd=trap,
