@@ -206,7 +206,38 @@ def test_a_file_may_have_the_password_itself_and_no_message_does(tmp_path: Path)
         assert "p4ss" not in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"p4ss", b"\xffp4ss", b"http://a\nhttp://p4ss", b"p4ss" * 2000])
+@pytest.mark.parametrize("text", ["@http://me:p4ss@proxy:3128", "@me:p4ss@proxy", "@./me:p4s@s@proxy"])
+def test_a_url_where_a_files_name_should_be_is_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match=r"https_proxy=…@proxy.* none of this name") as raised:
+        options.parse([f"https_proxy={text}"])
+    assert "p4s" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["ttl", "max_cache", "max_requests", "uid", "mode", "run_as", "ca_file"])
+@pytest.mark.parametrize("value", ["1\n2", "9" * 5000, "x\r\x1b[2J", "5\u2028x"])
+def test_a_message_about_any_value_is_one_line_that_can_be_read(name: str, value: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        options.parse([f"{name}={value}"])
+    told = str(raised.value)
+    assert told.isprintable()
+    assert len(told) < 400
+    with pytest.raises(UsageError) as raised:
+        options.parse([value])
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"p4ss",
+        b"\xffp4ss",
+        b"http://a\nhttp://p4ss",
+        b"p4ss" * 2000,
+        b"http://me:p4ss@proxy/" + b"a" * 5000,
+    ],
+)
 def test_a_proxy_file_that_has_no_url_is_a_sentence(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "proxy").write_bytes(body)
     with pytest.raises(UsageError, match="one line, the proxy's URL") as raised:

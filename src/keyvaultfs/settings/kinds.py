@@ -300,8 +300,9 @@ def _open_url(text: str) -> str:
 
 
 def _without_password(text: str) -> str:
-    """A URL, or what was meant to be one, without what stands before its host."""
-    if text.startswith("@") or "@" not in text:
+    """A URL, or what was meant to be one, without what stands before its host; ``@FILE`` as it is."""
+    before, at, _ = text.rpartition("@")
+    if not before or not at or (text.startswith("@") and ":" not in before):
         return text
     return "…@" + text.rpartition("@")[2]
 
@@ -333,8 +334,10 @@ def _proxy(text: str) -> str:
             raw = file.read(_LARGEST_URL_FILE + 1)
     except OSError as exc:
         raise ValueError(f"{wanted}; that one gives: {exc.strerror}") from None
+    if len(raw) > _LARGEST_URL_FILE:
+        raise ValueError(wanted)
     try:
-        return _url(raw[:_LARGEST_URL_FILE].decode().strip())
+        return _url(raw.decode().strip())
     except ValueError:  # UnicodeDecodeError is one; its text would quote the file
         raise ValueError(wanted) from None
 

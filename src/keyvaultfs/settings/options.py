@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.errors import UsageError
 from keyvaultfs.identity import kinds as identities
+from keyvaultfs.ipc import one_line
 from keyvaultfs.settings import kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from keyvaultfs.settings.kinds import Kind
+
+_LONGEST_SHOWN = 200
+"""Letters of what somebody wrote that a message about it quotes: it is one line, and can be read."""
 
 _ENDPOINTS = ", ".join(f"{row.endpoint} for {row.word}" for row in identities.KINDS.values() if row.endpoint)
 
@@ -237,7 +241,9 @@ def resolve(raw: str, others: tuple[str, ...] = ()) -> Option:
     import difflib
 
     near = difflib.get_close_matches(name, [*known, *others, *_GENERIC], n=1)
-    raise UsageError(f"unknown option {raw!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise UsageError(
+        f"unknown option {raw[:_LONGEST_SHOWN]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    )
 
 
 def value_of(option: Option, raw: str) -> Any:
@@ -249,7 +255,7 @@ def value_of(option: Option, raw: str) -> Any:
     try:
         return option.kind.parse(raw)
     except ValueError as exc:
-        shown = option.kind.quoted(raw)
+        shown = one_line(option.kind.quoted(raw), _LONGEST_SHOWN)
         raise UsageError(f"option {option.name}={shown}: it should be {exc}") from None
 
 
