@@ -85,6 +85,18 @@ def test_sigterm_unmounts_ours_from_beneath_and_leaves_what_covers_it(
         uncover(kv.where)
 
 
+def test_sigterm_unmounts_ours_from_beneath_a_bind_mount_of_itself(mount: Mounter) -> None:
+    kv = mount()
+    run("mount", "--bind", kv.where, kv.where)
+    assert len(lines_of(kv.where)) == 2
+    try:
+        kv.process.send_signal(signal.SIGTERM)
+        assert kv.process.wait(10) == 0, kv.log()
+        assert len(lines_of(kv.where)) == 1, "the bind mount is not ours to take away"
+    finally:
+        uncover(kv.where)
+
+
 def test_a_covered_mount_on_a_shared_folder_goes_as_well(vault: VaultProcess, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()

@@ -130,14 +130,20 @@ def _in_a_copy(there: Mounted) -> None:
 
 def _uncover(there: Mounted) -> None:
     for _ in range(_MOST_OVER):
-        top = mountinfo.topmost(there.mountpoint)
-        if top is None:
+        stack = [one for one in mountinfo.table() if one.mountpoint == there.mountpoint]
+        if not stack:
             return
-        ours = (top.minor, top.fstype) == (there.minor, there.fstype)
+        # Here it has another id. What else is the same file system is a bind mount of it, and lies on it.
+        *below, top = stack
+        ours = _same(top, there) and not any(_same(one, there) for one in below)
         if not ours and any(one.shared for one in mountinfo.table() if one.number == top.parent):
             return
         if not _detach(top) or ours:
             return
+
+
+def _same(one: Mounted, other: Mounted) -> bool:
+    return (one.minor, one.fstype) == (other.minor, other.fstype)
 
 
 def _by_fusermount(there: Mounted) -> None:
