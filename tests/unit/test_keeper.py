@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,7 @@ from keyvaultfs.keeper.sink import Sink
 from keyvaultfs.keeper.stderr import Stderr
 from keyvaultfs.keeper.succession import Act, Succession
 from keyvaultfs.keeper.supervisor import Step, Supervisor
+from keyvaultfs.keeper.workforce import Workforce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -667,3 +669,32 @@ def test_after_kills_for_lack_of_memory_a_start_waits_and_then_there_is_none() -
     supervisor.started(now)
     supervisor.ended(now + 700)
     assert supervisor.out_of_memory(now + 700) == 1, "those of long ago do not count"
+
+
+def test_who_kills_workers_that_have_just_begun_takes_no_values_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five in a row, each before its first heartbeat; and then three that end by themselves."""
+    workforce = object.__new__(Workforce)
+    workforce.supervisor = Supervisor()
+    workforce.succession = Succession(workforce.supervisor)
+    workforce.served = True
+    workforce._sink = sink = FakeSink()  # type: ignore[assignment]
+    workforce._memory = SimpleNamespace(struck=lambda: False)  # type: ignore[assignment]
+    values = tmp_path / "values"
+    values.write_bytes(b"x")
+    workforce._values = workforce._table = os.open(values, os.O_RDWR)
+    monkeypatch.setattr(workforce, "_last_words_of", lambda _: "nothing")
+    killed_by = [signal.SIGKILL] * 5 + [0] * 3
+    for now, number in enumerate(killed_by):
+        process: Any = SimpleNamespace(pid=now, killed_by=number)
+        workforce.succession.began(process, now)
+        for act, one in workforce.succession.turn(now, lambda _: True):
+            assert (act, one) == (Act.BURY, process)
+            workforce.act(act, one, quiet=False)
+        workforce._drop_what_may_kill()
+        assert values.stat().st_size == int(now < 7), now
+    os.close(workforce._values)
+    assert [text for text in sink.said if "begins without" in text] == [
+        "3 workers could not serve: the next one begins without values"
+    ]

@@ -36,6 +36,7 @@ class Supervisor:
     heartbeat: float = 1.0
     attempts: int = _ATTEMPTS
     _failures: int = 0
+    _excused: int = 0
     _refused: int = 0
     _served: bool = False
     _due: float | None = 0.0
@@ -52,7 +53,7 @@ class Supervisor:
     def beat(self, now: float) -> None:
         """A heartbeat arrived."""
         self._beat = now
-        self._failures = 0
+        self._failures = self._excused = 0
         self._served = True
 
     def ended(self, now: float) -> None:
@@ -65,6 +66,10 @@ class Supervisor:
             return
         self._failures += 1
         self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1))
+
+    def excuse(self) -> None:
+        """The worker that ended was killed by somebody else: nothing that it was left is to blame."""
+        self._excused += self._beat is None
 
     def not_started(self, now: float) -> None:
         """No process could be had (fork failed): tried again, for as long as it takes once a worker had served."""
@@ -96,8 +101,8 @@ class Supervisor:
 
     @property
     def unserved(self) -> int:
-        """Workers in a row that ended before their first heartbeat."""
-        return self._failures
+        """Workers in a row that ended by themselves before their first heartbeat."""
+        return self._failures - self._excused
 
     @property
     def failures(self) -> int:

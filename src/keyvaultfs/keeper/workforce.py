@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,8 @@ class Workforce:
             os.ftruncate(self._values, 0)
             self._lean = self.supervisor.out_of_memory(time.monotonic())
             words = "the kernel killed it for lack of memory: cached values are dropped, and fewer are kept"
+        elif process.killed_by == signal.SIGKILL and life is not None and life.killed is None:
+            self.supervisor.excuse()
         if (life is None or life.retire_by is None) and not quiet:
             self._sink.say(_WARNING, f"worker {process.pid} died: {words}")
         self._last_words = words
