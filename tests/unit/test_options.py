@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyvaultfs.cli.main import launch
 from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import file, options
 from keyvaultfs.settings.places import Path as Place
@@ -204,6 +205,31 @@ def test_a_file_may_have_the_password_itself_and_no_message_does(tmp_path: Path)
         with pytest.raises(UsageError, match=":1: option https_proxy=…@") as raised:
             file.load(str(written))
         assert "p4ss" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "told"),
+    [
+        ("http://me:p4ss@proxy", 0o644, True),
+        ("http://me:p4ss@proxy", 0o640, False),
+        ("http://proxy", 0o644, False),
+    ],
+)
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_password_in_a_file_that_others_may_read_is_told(
+    url: str, mode: int, told: bool, inline: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "proxy").write_text(f"{url}\n")
+    (tmp_path / "kv.toml").write_text(f'https_proxy = "{url if inline else "@proxy"}"\n')
+    for path in (tmp_path / "proxy", tmp_path / "kv.toml"):
+        path.chmod(mode)
+    has_it = tmp_path / ("kv.toml" if inline else "proxy")
+    for option in (f"config={tmp_path}/kv.toml", f"https_proxy=@{has_it}"):
+        if inline and option.startswith("https_proxy"):
+            continue
+        _, notes = launch("myvault", "/mnt", [option], foreground=False, debug=False)
+        assert [str(has_it) in note for note in notes] == ([True] if told else [])
+        assert "p4ss" not in str(notes)
 
 
 @pytest.mark.parametrize("text", ["@http://me:p4ss@proxy:3128", "@me:p4ss@proxy", "@./me:p4s@s@proxy"])

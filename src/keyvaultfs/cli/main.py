@@ -191,8 +191,9 @@ def launch(
         foreground=foreground,
         debug=debug,
     )
-    _check_vault(vault, file.settings(ready))
-    return ready, parsed.notes
+    found = file.settings(ready)
+    _check_vault(vault, found)
+    return ready, parsed.notes + file.exposed(ready, found)
 
 
 def _written(path: str) -> file.Configuration:

@@ -150,6 +150,20 @@ def settings(launch: Launch) -> Settings:
     return options.settings(below | launch.options)
 
 
+def exposed(launch: Launch, found: Settings) -> tuple[str, ...]:
+    """A sentence for the user if other users may read the file that has the proxy's password."""
+    if "@" not in (found.https_proxy or ""):
+        return ()
+    below = load(launch.config).options if launch.config else {}
+    raw = (below | launch.options)["https_proxy"]
+    path = raw[1:] if raw.startswith("@") else launch.config
+    try:
+        readable = path is not None and os.stat(path).st_mode & 0o004  # noqa: PTH116
+    except OSError:
+        return ()
+    return (f"other users may read the proxy's password: chmod o-r {path}",) if readable else ()
+
+
 def _word(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or not value:
         raise UsageError(f'{key} should be text, as in {key} = "…"')
