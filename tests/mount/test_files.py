@@ -314,6 +314,24 @@ def test_a_refusal_is_no_broken_file(vault: VaultProcess, mount: Mounter, writte
     assert kv.metric("files_broken") == 1
 
 
+def test_wait_says_of_each_file_why_it_cannot_be_made_and_nothing_of_others(
+    vault: VaultProcess, mount: Mounter, written: Written
+) -> None:
+    fill(vault)
+    kv = mount(written('[files."app/port"]\nsecret = "db"\nfield = "port"\n[files.gone]\nsecret = "none"\n'))
+    done = subprocess.run(
+        [*KEYVAULTFS, "wait", "--timeout", "1", kv / "app/port", kv / "gone"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 1
+    port, gone = done.stderr.splitlines()
+    assert port.endswith("(it cannot be made: the value has no such field)")
+    assert gone.endswith("/gone: there is no such file")
+
+
 def ended(child: subprocess.Popen[bytes]) -> bool:
     return child.poll() is not None
 

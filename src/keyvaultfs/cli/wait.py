@@ -74,12 +74,21 @@ def until_readable(paths: Sequence[str], seconds: float) -> dict[str, str]:
 
 
 def _cause(path: str) -> str:
-    """What the mount says of it, where that may be asked: the first of its problems that names the file, or any."""
-    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    """What the mount says of it, where that may be asked: why it cannot be made, else a problem that names it, or any.
+
+    That another file cannot be made is no answer.
+    """
+    whole = os.path.abspath(path)  # noqa: PTH100
+    folder, name = os.path.split(whole)
     while True:
         with contextlib.suppress(KeyVaultFSError, ValueError, LookupError, TypeError):
-            problems = json.loads(reading.control(folder, "status", _STATUS_SECONDS))["problems"]
-            sentences = [str(problem["sentence"]) for problem in problems]
+            status = json.loads(reading.control(folder, "status", _STATUS_SECONDS))
+            broken = {row["path"]: str(row["reason"]) for row in status.get("broken", ())}
+            reason = broken.get(os.path.relpath(whole, folder))
+            if reason is not None:
+                return f" (it cannot be made: {line(reason)})"
+            sentences = [str(problem["sentence"]) for problem in status["problems"]]
+            sentences = [sentence for sentence in sentences if not sentence.startswith("file ")]
             told = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
             return f" ({line(told[0])})" if told else ""
         if folder == os.path.dirname(folder):  # noqa: PTH120
