@@ -369,6 +369,31 @@ def test_any_bytes_have_a_number_of_rounds(raw: bytes) -> None:
     assert rounds(tlv(0x30, *[b"\x05\x00"] * 30_000)) == TOO_MANY
 
 
+def rsa_key(bits: int) -> bytes:
+    """PKCS#8 of the length that an RSA key of so many bits has; its numbers are no key's."""
+    numbers = [bits // 8] * 2 + [bits // 16] * 5
+    integers = b"".join(number(2, b"\x7f" * length) for length in numbers)
+    inner = number(0x30, number(2, b"\0") + integers)
+    return number(0x30, number(2, b"\0") + bytes.fromhex("300d06092a864886f70d0101010500") + number(4, inner))
+
+
+def number(tag: int, content: bytes) -> bytes:
+    return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
+
+
+@pytest.mark.parametrize("bag", [1, 2])
+@pytest.mark.parametrize(("bits", "refused"), [(8192, False), (16384, True)])
+def test_a_key_that_would_take_minutes_is_refused_unread(bag: int, bits: int, refused: bool) -> None:
+    der = rsa_key(bits)
+    identifier = bytes.fromhex("060b2a864886f70d010c0a01") + bytes([bag])
+    pfx = number(0x30, number(2, b"\3") + number(4, number(0x30, identifier + number(0xA0, der))))
+    block = b"-----BEGIN PRIVATE KEY-----\r\n" + base64.encodebytes(der).replace(b"\n", b"\r\n")
+    for value in (block + b"-----END PRIVATE KEY-----\r\n", base64.b64encode(pfx)):
+        with pytest.raises(CannotMake) as caught:
+            part(SecretValue(value), "key")
+        assert (caught.value.hint == "the key has more than 8192 bits") is refused
+
+
 @pytest.mark.parametrize("password", [b"", b"\xff"])
 def test_a_password_that_no_pfx_can_have_is_told(password: bytes) -> None:
     value = WORLDS["ec"].value("pem", WORLDS["ec"].all)

@@ -29,6 +29,13 @@ _KEYS = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
 _CERTIFICATES = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _UNREADABLE = "a key or a certificate of the value cannot be read"
 _ROUNDS = 1_000_000  # OpenSSL makes 2,048, cryptography 20,000, Java 10,000
+_MOST_BITS = 8192
+"""Of an RSA key; Key Vault's own have at most 4,096. The primes of a larger one may be proved for minutes."""
+
+_LONGEST_KEY = 4_950  # bytes of PKCS#8 that such a key takes, with some room
+# The identifiers of keyBag and pkcs8ShroudedKeyBag (RFC 7292, 4.2), and the length of what is in the bag.
+_KEY_BAG = re.compile(rb"\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01[\x01\x02]\xa0\x82(..)", re.DOTALL)
+_TOO_LARGE = f"the key has more than {_MOST_BITS} bits"
 _MOST = 100  # certificates of a value; a chain has a handful
 
 
@@ -87,6 +94,8 @@ def load(value: SecretValue) -> Bundle:
         raise CannotMake("the value has no certificate")
     if len(bundle.certificates) > _MOST:
         raise CannotMake(f"the value has more than {_MOST} certificates")
+    if getattr(bundle.key, "key_size", 0) > _MOST_BITS:
+        raise CannotMake(_TOO_LARGE)
     if not all(map(_readable, bundle.certificates)):
         raise CannotMake(_UNREADABLE)
     return bundle
@@ -109,6 +118,8 @@ def _from_pem(raw: bytes) -> Bundle:
         label = found[1]
         if b"ENCRYPTED" in label or b"Proc-Type" in found[2]:
             raise CannotMake("the key has a password, which Key Vault's never have")
+        if label in _KEYS and len(b"".join(found[2].split())) * 3 // 4 > _LONGEST_KEY:
+            raise CannotMake(_TOO_LARGE)
         try:
             if label in _KEYS and key is None:
                 key = _private_key(found[0])
@@ -143,6 +154,8 @@ def _from_pfx(raw: bytes) -> Bundle:
         data = b""
     if rounds(data) > _ROUNDS:
         raise CannotMake(f"the PFX asks for more than {_ROUNDS} rounds of key derivation")
+    if any(int.from_bytes(found[1], "big") > _LONGEST_KEY for found in _KEY_BAG.finditer(data)):
+        raise CannotMake(_TOO_LARGE)
     for password in (None, b""):  # the two ways of having none
         try:
             key, leaf, others = load_key_and_certificates(data, password)
