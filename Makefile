@@ -12,7 +12,7 @@ STAMPS      := .build/stamps
 FUSE_PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 TEST_PACKAGES := $(FUSE_PACKAGES) inotify-tools nginx-light openssl rsync util-linux nftables iproute2 zsh fish prometheus prometheus-node-exporter
 # What reads credential files: the readers of tests/support/readers_of_files.py and of tests/mount/test_programs.py.
-TEST_PACKAGES += curl libpq5 mariadb-client mariadb-server-core default-jdk-headless systemd postgresql haproxy openssh-client gcc-multilib e2fsprogs attr
+TEST_PACKAGES += curl libpq5 mariadb-client mariadb-server-core default-jdk-headless systemd postgresql haproxy openssh-client gcc-multilib e2fsprogs attr entr plocate
 BOOT_PACKAGES := debootstrap systemd-container
 DEBIAN_PACKAGES := python3-pyfuse3 python3-trio python3-requests python3-cryptography python3-jinja2
 # The embedded vault's.
@@ -96,7 +96,7 @@ $(STAMPS)/venv-debian: pyproject.toml | needs-test
 	@echo "making $(DEBIAN_VENV) over the system's packages"
 	@[ -x $(DEBIAN_PYTHON) ] || /usr/bin/python3 -m venv --system-site-packages $(DEBIAN_VENV)
 	@$(DEBIAN_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev-vault]' 'hypothesis>=6.85' 'pytest>=8' 'pyyaml>=6' \
-	  'docutils>=0.19' 'hatchling>=1.12' 'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8' \
+	  'docutils>=0.19' 'hatchling>=1.12' 'pytest-socket>=0.7' 'pytest-timeout>=2.2' 'pytest-trio>=0.8' 'watchdog>=2.2' \
 	  'shtab>=1.13,<1.14'
 	@$(DEBIAN_PYTHON) -c 'import pyfuse3, trio, requests, hypercorn, starlette, jwt as j, jinja2; assert all("dist-packages" in m.__file__ for m in (pyfuse3, trio, requests, hypercorn, starlette, j, jinja2))'
 	@touch $@
@@ -107,7 +107,7 @@ debian-12: $(STAMPS)/venv-debian
 # Another release, with all that it has itself, in a chroot. `make chroot SUITE=forky ARGS='tests/unit -k rotation'` too.
 CHROOT_TESTS := python3-pytest python3-pytest-trio python3-pytest-timeout python3-pytest-socket python3-hypothesis \
                 python3-hypercorn python3-starlette python3-trustme python3-docutils python3-hatchling python3-editables python3-pip \
-                python3-yaml ca-certificates git procps sudo
+                python3-yaml python3-watchdog ca-certificates git procps sudo
 ARGS ?= tests/unit tests/mount -m 'not slow'
 
 debian-13: override SUITE = trixie

@@ -166,6 +166,21 @@ def test_each_rotation_is_heard_once_by_folder_and_file(
     assert len(folder.lines()) == 7
 
 
+def test_each_rotation_of_a_name_that_nobody_reads_any_more_is_heard(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+) -> None:
+    """It was read once, so its version is known; the cache does not fetch another one until somebody asks."""
+    vault.set("pw", "0", updated=1_700_000_000)
+    kv = mount("ttl=1", "list_ttl=1")
+    assert (kv / "pw").read_text() == "0"
+    folder = events(kv.where)
+    for number in range(1, 6):
+        vault.set("pw", str(number), updated=1_700_000_000 + number)
+        folder.wait("MOVED_TO pw", number)
+    assert folder.lines() == ["MOVED_TO pw"] * 5
+    assert (kv / "pw").read_text() == "5"
+
+
 def kill_one(kv: Mount, *, worker: bool) -> None:
     """The worker, until there is a new one; or the child that renames, if there is one."""
     child = None if worker else child_of(kv)

@@ -150,8 +150,10 @@ class Known:
             tell: whether others are to hear of it before anybody asks.
             updated: of what it shows, in Unix seconds.
         """
-        if tell and not record.outdated:
+        # Nobody may ever ask for it, and so it may change again and again while it is outdated.
+        if tell and not (record.outdated and record.told == updated):
             self._tell(record, None, updated=updated)
+            record.told = updated
         record.outdated = True
 
     def is_there(self, record: Record, item: ListItem, sent: float) -> None:

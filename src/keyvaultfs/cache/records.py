@@ -60,6 +60,7 @@ class Record:
         checked: see `Entry`.
         racy: an equal `updated` proves nothing yet.
         outdated: the listing has shown another `updated` than this version's.
+        told: while it is outdated, the `updated` that others have heard of.
         hot: looked up or opened since its last check.
         used: when it was last looked up or opened.
         verdict: the absence or refusal in force until `verdict_until`, or a failure remembered until then.
@@ -71,6 +72,7 @@ class Record:
     checked: float = NEVER
     racy: bool = False
     outdated: bool = False
+    told: int | None = None
     hot: bool = False
     used: float = NEVER
     digest: bytes = b""
