@@ -6,7 +6,7 @@ import errno
 import math
 import stat
 from collections import Counter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.rotation import Rotation
     from keyvaultfs.model import SecretName, VersionItem
 
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 _LOOKUP_TO_OPEN_SECONDS = 0.05
 """How long the OPEN that belongs to a look-up may take to come. The kernel repeats an open that fails with ESTALE only
@@ -60,6 +63,7 @@ class Resolver:
         )
         self._switching: dict[int, trio.Event] = {}
         self._sent_back: dict[tuple[int, int], float] = {}
+        self._repeated: dict[tuple[str, int], tuple[int, float]] = {}
         self._lenient_until = -math.inf
         self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
 
@@ -250,10 +254,14 @@ class Resolver:
             if self._rotation.can_wait():
                 with trio.move_on_after(BOUNDED_SECONDS):
                     await done.wait()
-            self._send_back(node, pid)
+            if not self._is_repeated(node, pid):
+                self._send_back(node, pid)
+            return self._opened(node), True
         if node.pinned:  # it could not be read, and can be: another inode shows it
             raise pyfuse3.FUSEError(errno.ESTALE)
         # A bind mount, or a path through /proc/PID/fd, leads to an inode without a name; or the name was lost just now.
+        if not node.bound and self._is_repeated(node, pid):
+            return self._opened(node), False
         if not node.bound:
             await self._see_whether_bound(node, pid)
         current = await self._node(edition)
@@ -281,10 +289,18 @@ class Resolver:
             return
         self._send_back(node, pid)
 
+    def _is_repeated(self, node: Node, pid: int) -> bool:
+        """Whether an open was sent back already, and came by the name to another inode, which has lost it as well.
+
+        It would fail if it were sent back again. The inode had the name a moment ago, after the open began: it will do.
+        """
+        inode, when = self._repeated.pop((node.name.key, pid), (node.inode, -math.inf))
+        return inode != node.inode and when > trio.current_time() - _AGAIN_SECONDS
+
     def _send_back(self, node: Node, pid: int) -> NoReturn:
-        if len(self._sent_back) >= _MOST_SENT_BACK:
-            self._sent_back.clear()
-        self._sent_back[node.inode, pid] = trio.current_time()
+        now = trio.current_time()
+        _remember(self._sent_back, (node.inode, pid), now)
+        _remember(self._repeated, (node.name.key, pid), (node.inode, now))
         raise pyfuse3.FUSEError(errno.ESTALE)
 
     async def _switch(self, node: Node, current: Node) -> None:
@@ -386,3 +402,11 @@ class Resolver:
 
     async def _size(self, edition: Edition) -> int:
         return 0 if edition.id == UNREADABLE else len(await self._editions.value(edition.file, edition.id))
+
+
+def _remember(where: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Keep the newest: the oldest belong to opens that have ended."""
+    where.pop(key, None)
+    while len(where) >= _MOST_SENT_BACK:
+        del where[next(iter(where))]
+    where[key] = value

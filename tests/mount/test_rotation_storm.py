@@ -1,0 +1,131 @@
+"""Rotations without a pause, under many readers, while the processes that serve them are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mount.test_watchers import BOTH_WAYS, WITH_AND_WITHOUT_RESEND, Events, child_of, events
+from tests.mount.test_whole_bytes import value, whole
+from tests.support.mount import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.mount import Mount
+    from tests.support.vault import VaultProcess
+
+    Mounter = Callable[..., Mount]
+
+__all__ = ["events"]
+
+READERS = 16
+PAUSE_SECONDS = 0.03
+STORM_SECONDS = 9.0
+BETWEEN_KILLS_SECONDS = 0.9
+
+
+class Readers:
+    """Threads that open, read and list, and keep account of what is wrong.
+
+    Args:
+        kv: what is read.
+        in_flight_may_fail: where the kernel cannot send a dead worker's requests again, a READ or READDIR that it had
+            read ends with ESTALE. Look-ups and opens are repeated by the kernel.
+    """
+
+    def __init__(self, kv: Mount, *, in_flight_may_fail: bool) -> None:
+        self._kv = kv
+        self._in_flight_may_fail = in_flight_may_fail
+        self._stop = threading.Event()
+        self.wrong: list[object] = []
+        self.reads = 0
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(READERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop them."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        while not self._stop.is_set():
+            # By any way it must be there; what is wrong ends nobody, so that all of it is seen.
+            lists = number % 4 == 3
+            try:
+                if lists:
+                    names = os.listdir(self._kv.where)
+                    if "pw" not in names:
+                        self.wrong.append(names)
+                else:
+                    data = (self._kv / "pw").read_bytes()
+                    if not whole(data):
+                        self.wrong.append((len(data), data[:9]))
+            except OSError as exc:
+                if not (
+                    self._in_flight_may_fail and exc.errno == errno.ESTALE and (lists or exc.filename is None)
+                ):
+                    self.wrong.append((exc, time.monotonic()))
+            self.reads += 1
+            time.sleep(0.004)
+
+
+def storm(vault: VaultProcess, kv: Mount) -> tuple[int, int]:
+    """Rotate and kill, worker and child by turns; returns how often."""
+    rotations, kills = 1, 0
+    end = time.monotonic() + STORM_SECONDS
+    next_kill = time.monotonic() + BETWEEN_KILLS_SECONDS
+    while time.monotonic() < end:
+        rotations += 1
+        vault.set("pw", value(rotations).decode())
+        with contextlib.suppress(OSError):  # a take-over may fail the read of what stands in no vault
+            (kv / ".keyvaultfs/refresh").read_bytes()
+        time.sleep(PAUSE_SECONDS)
+        if time.monotonic() > next_kill:
+            with contextlib.suppress(AssertionError):  # there is none just now
+                victim = kv.worker() if kills % 2 else child_of(kv)
+                if victim is not None:
+                    os.kill(victim, signal.SIGKILL)
+            kills += 1
+            next_kill = time.monotonic() + BETWEEN_KILLS_SECONDS
+    return rotations, kills
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@BOTH_WAYS
+@WITH_AND_WITHOUT_RESEND
+def test_no_reader_meets_an_error_in_a_storm_of_rotations_and_kills(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Events], way: str, resend: str
+) -> None:
+    vault.set("pw", value(1).decode())
+    kv = mount("ttl=1", "list_ttl=1", way, resend)
+    assert whole((kv / "pw").read_bytes())
+    folder = events(kv.where)
+    readers = Readers(kv, in_flight_may_fail=resend == "resend=no")
+    try:
+        rotations, kills = storm(vault, kv)
+        wait_until(kv.has_worker, "a worker")
+        kv.wait_for("pw", value(rotations).decode())
+    finally:
+        readers.end()
+    assert readers.wrong == []
+    assert kills >= 5
+    if way == "rename=yes":
+        # Rotations that follow one another faster than they are announced are heard as one, but none more often.
+        seen = len(folder.lines())
+        assert 0 < seen < rotations
+        assert folder.lines() == ["MOVED_TO pw"] * seen
+        vault.set("pw", value(rotations + 1).decode())
+        folder.wait("MOVED_TO pw", seen + 1)
+        assert len(folder.lines()) == seen + 1
+    print(f"{rotations} rotations, {kills} kills, {readers.reads} reads, {len(folder.lines())} heard")
