@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
@@ -68,7 +68,12 @@ class FileKey:
 
 @dataclass(slots=True)
 class Stored:
-    """A value's record. `checked` is in seconds of CLOCK_MONOTONIC, which all processes share."""
+    """A value's record.
+
+    Attributes:
+        checked: seconds of CLOCK_MONOTONIC, which all processes share.
+        given: the copy of the bytes that somebody has, if anybody does.
+    """
 
     name: SecretName | FileKey
     version: Version
@@ -79,6 +84,7 @@ class Stored:
     length: int
     value_start: int
     value_length: int
+    given: ReferenceType[SecretValue] | None = None
 
 
 class ValueStore:
@@ -93,7 +99,7 @@ class ValueStore:
         self._fd = os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC) if fd is None else fd
         self._limit = limit
         self._records: OrderedDict[tuple[str, str], Stored] = OrderedDict()
-        # Copies that are in use. However many have a version open, there is one of it.
+        # Copies of what was let go while somebody has it open: however many have a version open, there is one of it.
         self._given: WeakValueDictionary[tuple[str, str], SecretValue] = WeakValueDictionary()
         self.live = 0
         self._dead = 0
@@ -138,10 +144,10 @@ class ValueStore:
         if stored is None:
             return None
         self._records.move_to_end(key)
-        value = self._given.get(key)
+        value = None if stored.given is None else stored.given()
         if value is None:
             value = SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])
-            self._given[key] = value
+            stored.given = ref(value)
         return value
 
     def has(self, name: SecretName | FileKey, version: Version) -> bool:
@@ -180,11 +186,10 @@ class ValueStore:
         self._end += length
         self.live += len(raw)
         key = (name.key, version)
-        given = self._given.get(key)
-        if given is None or given.reveal() != raw:
-            self._given[key] = value
+        given = self._given.pop(key, value)  # who had it open before it was let go shares it
+        shared = ref(given if given.reveal() == raw else value)
         self._records[key] = Stored(
-            name, version, properties, racy, checked, start, length, body + len(meta), len(raw)
+            name, version, properties, racy, checked, start, length, body + len(meta), len(raw), shared
         )
 
     def check(self, name: SecretName | FileKey, version: Version, checked: float) -> None:
@@ -196,9 +201,13 @@ class ValueStore:
 
     def drop(self, name: SecretName | FileKey, version: Version) -> None:
         """Forget a value; its bytes become zeros."""
-        stored = self._records.pop((name.key, version), None)
+        key = (name.key, version)
+        stored = self._records.pop(key, None)
         if stored is None:
             return
+        given = None if stored.given is None else stored.given()
+        if given is not None:
+            self._given[key] = given
         self._map[stored.start : stored.start + 4] = struct.pack("<I", _DEAD)
         end = stored.start + stored.length
         self._map[stored.start + _RECORD.size : end] = bytes(stored.length - _RECORD.size)
