@@ -74,7 +74,7 @@ class SecretValue:
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What is known of a secret besides its value. Times are whole Unix seconds (PROTOCOL: spec)."""
+    """What is known of a secret besides its value. Times are whole Unix seconds (PROTOCOL §4)."""
 
     enabled: bool = True
     created: int | None = None

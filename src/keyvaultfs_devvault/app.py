@@ -1,4 +1,4 @@
-"""The routes of Key Vault's secrets (PROTOCOL.md §3), from request to answer."""
+"""The routes of Key Vault's secrets (PROTOCOL §3), from request to answer."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class VaultApp:
         return answer
 
     def dress(self, call: Call, answer: Answer) -> Answer:
-        """Add the headers that every answer of Key Vault has (PROTOCOL.md §2)."""
+        """Add the headers that every answer of Key Vault has (PROTOCOL §2)."""
         headers = {**_HEADERS, "x-ms-request-id": str(uuid.uuid4())}
         if (echo := call.headers.get("x-ms-client-request-id")) is not None:
             headers["x-ms-client-request-id"] = echo

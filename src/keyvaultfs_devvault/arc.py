@@ -1,6 +1,6 @@
 """Azure Arc's proof that a caller may have the machine's token: it can read a file that the agent made for it.
 
-PROTOCOL.md §7. A request without proof gets 401 and `Basic realm=FILE`; the same request with the file's content
+PROTOCOL §7. A request without proof gets 401 and `Basic realm=FILE`; the same request with the file's content
 as `Authorization: Basic` gets the token.
 """
 

@@ -1,4 +1,4 @@
-"""Backup blobs: all versions of a secret, sealed for the process that made them (PROTOCOL.md §3, backup)."""
+"""Backup blobs: all versions of a secret, sealed for the process that made them (PROTOCOL §3, backup)."""
 
 from __future__ import annotations
 

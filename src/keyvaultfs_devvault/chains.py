@@ -1,4 +1,4 @@
-"""Secrets that are certificates, as Key Vault keeps them (PROTOCOL.md §4): a key and its chain, in PEM or PKCS#12."""
+"""Secrets that are certificates, as Key Vault keeps them (PROTOCOL §4): a key and its chain, in PEM or PKCS#12."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error answers of Key Vault, word for word (PROTOCOL.md §5)."""
+"""The error answers of Key Vault, word for word (PROTOCOL §5)."""
 
 from __future__ import annotations
 

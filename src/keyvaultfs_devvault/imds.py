@@ -1,4 +1,4 @@
-"""The token endpoint of a virtual machine, or of a server with Azure Arc's agent (PROTOCOL.md §7)."""
+"""The token endpoint of a virtual machine, or of a server with Azure Arc's agent (PROTOCOL §7)."""
 
 from __future__ import annotations
 

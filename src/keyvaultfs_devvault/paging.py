@@ -1,4 +1,4 @@
-"""Pages of names: the order of Key Vault and its `$skiptoken` (PROTOCOL.md §3, list)."""
+"""Pages of names: the order of Key Vault and its `$skiptoken` (PROTOCOL §3, list)."""
 
 from __future__ import annotations
 

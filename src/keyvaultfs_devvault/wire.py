@@ -1,4 +1,4 @@
-"""Records as the JSON of Key Vault, in its field order, and what callers send (PROTOCOL.md §3, §4)."""
+"""Records as the JSON of Key Vault, in its field order, and what callers send (PROTOCOL §3, §4)."""
 
 from __future__ import annotations
 

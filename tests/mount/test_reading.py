@@ -400,7 +400,9 @@ def test_whoever_walks_the_directory_does_not_stumble_over_what_cannot_be_read(
     wait_until(lambda: os.listdir(kv.where) == ["off", "on"], "the listing with it")
 
 
-def test_with_list_alone_all_is_shown_and_nothing_can_be_read(vault: VaultProcess, mount: Mounter) -> None:
+def test_with_list_alone_all_is_shown_and_nothing_can_be_read(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
     names = vault.made_up(30, size=33)
     vault.fault(op="get", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
     kv = mount()
@@ -409,6 +411,11 @@ def test_with_list_alone_all_is_shown_and_nothing_can_be_read(vault: VaultProces
     for name in names:
         with pytest.raises(PermissionError):
             (kv / name).read_bytes()
+    run("du", "-a", kv.where)
+    copied = subprocess.run(
+        ["rsync", "-a", f"{kv.where}/", tmp_path / "copy"], capture_output=True, check=False
+    )
+    assert copied.returncode == 23, "rsync's exit status for a copy in part"
 
 
 def test_a_version_that_cannot_be_read_is_there_by_its_name_and_not_listed(

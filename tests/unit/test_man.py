@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from keyvaultfs.content.certificate import PARTS
 from keyvaultfs.content.formats import FORMATS
+from keyvaultfs.content.quoting import FILTERS
 from keyvaultfs.settings import file, layout
 from keyvaultfs.settings.options import OPTIONS
-from keyvaultfs.settings.recipes import DECODINGS, PARTS, RECIPE_KEYS
+from keyvaultfs.settings.recipes import DECODINGS, RECIPE_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +36,16 @@ def test_the_page_of_the_file_has_every_key_and_an_example_without_mistakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = (ROOT / "packaging/man/keyvaultfs.toml.5.rst").read_text()
-    keys = {*layout.RULE_KEYS, *RECIPE_KEYS, *file.LAYOUT_KEYS, *PARTS, *DECODINGS, *FORMATS, "secrets"}
+    keys = {
+        *layout.RULE_KEYS,
+        *RECIPE_KEYS,
+        *file.LAYOUT_KEYS,
+        *PARTS,
+        *DECODINGS,
+        *FORMATS,
+        *FILTERS,
+        "secrets",
+    }
     assert [key for key in sorted(keys) if not re.search(rf"[*\[]{key}[*\].]", source)] == []
     example = (ROOT / "packaging/config/files.toml").read_text()
     monkeypatch.setattr("pwd.getpwnam", lambda name: pwd.getpwuid(0) if name == "postgres" else None)

@@ -1,4 +1,4 @@
-"""Who may ask the vault for a name that nobody knows, and what spares the question: DESIGN §3, attacks by users."""
+"""Who may ask the vault for a name that nobody knows, and what spares the question (DESIGN §3, §10)."""
 
 from __future__ import annotations
 

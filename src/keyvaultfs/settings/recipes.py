@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from keyvaultfs.content import formats
+from keyvaultfs.content.certificate import PARTS
 from keyvaultfs.content.field import parse as parse_field
 from keyvaultfs.content.libraries import MissingLibrary, need
 from keyvaultfs.content.template import Mistake, Template
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from keyvaultfs.files.recipes import Recipe
     from keyvaultfs.settings.file import Document
 
-PARTS = ("key", "cert", "chain", "fullchain", "pem", "pfx")
 DECODINGS = ("auto", "raw", "base64", "hex")
 
 _KINDS = ("secret", "template", "template_file", "format")
