@@ -94,7 +94,7 @@ class Admission:
             self._missed(trio.current_time())
 
     def sweep(self, now: float) -> None:
-        """Say of whom it is over."""
+        """Log for each user who has stopped making names up that it is over."""
         for uid, last in tuple(self._told.items()):
             if now - last > self._limits.ttl or not self._budget.strained(now):
                 del self._told[uid]
@@ -171,7 +171,7 @@ class Admission:
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Wait no longer than the times allow, which may change meanwhile."""
+        """Wait as long as whoever asks; half a second while names are made up, also when that begins meanwhile."""
         now = trio.current_time()
         with trio.CancelScope() as scope:
             if self._budget.strained(now):

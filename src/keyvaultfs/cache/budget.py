@@ -17,7 +17,7 @@ _ONE = (20.0, 10.0)
 _MOST_USERS = 256
 _MISSES = (0.5, 5.0)
 _WHOLE = 1.0 - 1e-6
-"""A token but for rounding: what is left of it would be a wait of no length."""
+"""What counts as a whole token: waiting for the rest, which is rounding, would take no time and never end."""
 
 
 @dataclass(slots=True)

@@ -225,7 +225,7 @@ class Known:
         appeared: bool = False,
         updated: int | None = None,
     ) -> None:
-        """Who holds on to a name's inode is told that it stands for something else. Arguments as of `Rotated`."""
+        """Send word that a name stands for something else: its inode is to lose it. Arguments as of `Rotated`."""
         self._send.send_nowait(
             Rotated(record.name, record.version, new, gone=gone, appeared=appeared, updated=updated)
         )

@@ -15,19 +15,19 @@ _REFUSED = "vault refuses {}"
 
 
 class Outage:
-    """Told of each answer and of each failure to get one. True while nobody answers anything."""
+    """True while nobody answers. Each answer, and each failure to get one, is reported to it."""
 
     def __init__(self, causes: Causes) -> None:
         self._causes = causes
         self.last_answer = float("-inf")
-        """in seconds of the clock that `refused` and `answered` are told"""
+        """when the vault last answered, by the clock of `sent` and `now` below"""
         self._on = False
 
     def __bool__(self) -> bool:
         return self._on
 
     def failed(self, what: str, exc: Exception, sent: float) -> None:
-        """Nobody answered a request of the time `sent`; if others were answered meanwhile, it is about `what` alone."""
+        """A request begun at `sent` got no good answer. If others were answered since, only `what` is in trouble."""
         if isinstance(exc, BadAnswer) or self.last_answer >= sent:
             self._causes.begin(_NO_ANSWER, what, **facts(exc))
             return

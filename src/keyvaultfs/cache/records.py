@@ -60,7 +60,7 @@ class Record:
         checked: see `Entry`.
         racy: an equal `updated` proves nothing yet.
         outdated: the listing has shown another `updated` than this version's.
-        told: while it is outdated, the `updated` that others have heard of.
+        told: while it is outdated, the `updated` of the change that was announced, so that each is announced once.
         hot: looked up or opened since its last check.
         used: when it was last looked up or opened.
         verdict: the absence or refusal in force until `verdict_until`, or a failure remembered until then.

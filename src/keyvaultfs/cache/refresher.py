@@ -105,7 +105,7 @@ class Refresher:
             return
         wanted = record.hot or self._prefetch(item.name)
         if freshness.changed(record.properties, item.properties):
-            # Whoever holds on to one that is not wanted needs no value now: the next look-up fetches it.
+            # Where nobody is about to read it the change is announced without a value: the next look-up fetches it.
             self._known.is_changed(record, tell=not wanted, updated=item.properties.updated)
             if wanted:
                 self._fetches.soon(record)
@@ -134,7 +134,7 @@ class Refresher:
             return
         ttl, in_round = self._limits.ttl, now >= self._round
         then = freshness.ends(now, self._limits) - freshness.lead(ttl, self._rng) if in_round else now
-        # What would end before this moment is checked now: in a round, all that would not live until the next.
+        # What is fresh no longer at `horizon` is checked now. In a round that is all that would end before the next.
         horizon = then + freshness.shortest_lead(ttl)
         due = self._due(now, horizon)
         unusable = self._listings.unusable(now)
@@ -158,7 +158,8 @@ class Refresher:
                 and not self._prefetch(record.name)
                 and record.name.key not in self._released
             ):
-                # Is it a watch, or just the kernel's own cache? What is still held later is worth a request.
+                # It may be held only because the kernel caches it. So the kernel is asked to let it go; if it is still
+                # held next time, somebody watches it or has it open, and it is worth a request.
                 self._released.add(record.name.key)
                 self._let_go(record.name)
                 continue
@@ -195,7 +196,7 @@ class Refresher:
         return sum(self._is_wanted(record, held) for record in self._known.records.values())
 
     def _is_wanted(self, record: Record, held: Collection[str]) -> bool:
-        """Whether somebody needs its next check, rather than the next look-up's doing it."""
+        """Whether it is checked ahead of time. Any other name is checked by the next look-up of it."""
         known = record.version is not None
         if record.name.key in held and (known or record.verdict is None):
             return True

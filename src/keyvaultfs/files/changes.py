@@ -74,7 +74,7 @@ class Changes:
         return tuple(found)
 
     def _is_first_news(self, file: File, event: Rotated) -> bool:
-        """Whether nobody can have been told of a file that an event is about."""
+        """Whether nobody can have heard of a file that an event is about."""
         began = event.old is None and not (event.appeared or event.gone)
         return began and self._editions.state(file) is None
 

@@ -42,12 +42,12 @@ class Announcement:
     """One that is on its way.
 
     Attributes:
-        old: the inode that loses the name; None where the kernel was told of none.
+        old: the inode that loses the name; None where the kernel was given none.
         new: the one that gets it; None where nobody has looked for it yet, or there is none.
         number: of what stands in the place of `new`.
-        version: of the name when the child was told of `new`.
+        version: what the name stood for when the child was given `new`.
         pid: the child, once it has come.
-        answered: the kernel was told that it is done.
+        answered: the kernel has had the answer to its RENAME or UNLINK.
         code: the errno of the child.
         resumed: a predecessor began it.
     """
@@ -186,7 +186,7 @@ class Announcements:
         if dirent is None:
             return self._passing(one)
         if dirent.told or one.do is Do.LOOK:
-            # A look-up that could not wait was told of the new one before this is announced.
+            # A look-up that could not wait was answered with the new one before this is announced.
             key = dirent.name.key
             one.old = self._table.loser(key) or self._table.told.get(key)
             if one.old is not None and one.do is not Do.LOOK:
@@ -224,7 +224,7 @@ class Announcements:
             dirent.told = False
         else:
             dirent.told = True
-            # What has come since the child was told of the new inode is announced once more.
+            # If the name has passed on once more since the child was given the new inode, that is announced next.
             dirent.changed = dirent.changed and dirent.version != one.version
             dirent.changed = dirent.changed or self._table.loser(key) is not None
             if one.new is not None and self._table.has(one.new):

@@ -34,12 +34,12 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _LOOKUP_TO_OPEN_SECONDS = 0.05
-"""How long the OPEN that belongs to a look-up may take to come. The kernel repeats an open that fails with ESTALE only
-once: when a take-over has had that, a rotation between the two must not fail the reader."""
+"""How long after a look-up its OPEN is served with the inode that the look-up gave, whatever rotated in between. The
+kernel repeats an open that fails with ESTALE only once, and a take-over may have used that up."""
 
 
 _AGAIN_SECONDS = 1.0
-"""Within this time a process that is sent back is there again, if it is by a bind mount."""
+"""A process that was sent back with ESTALE, and comes to the same inode within this time, came by a bind mount."""
 
 _MOST_SENT_BACK = 1024
 
@@ -120,7 +120,7 @@ class Resolver:
         return True
 
     def be_lenient(self, seconds: float) -> None:
-        """For a while no open is failed with ESTALE that can be served: a take-over may have failed it so once."""
+        """Serve for a while each open that can be served, and send none back: the take-over may have done that once."""
         self._lenient_until = trio.current_time() + seconds
 
     def lookup_now(self, file: File, spelling: bytes) -> pyfuse3.EntryAttributes | None:

@@ -36,7 +36,7 @@ class Node:
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
         shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
             held by a bind mount (DESIGN §2).
-        seen: its attributes while it shows its own bytes, ready for the kernel; None when they are to be made.
+        seen: its attributes, made once and kept for the kernel while it shows its own bytes; None: not made yet.
         bound: a bind mount of this one file leads to it, though it lost its name.
         promised: until when an OPEN is the second half of a look-up that gave this inode, in trio's time.
     """
@@ -92,10 +92,10 @@ class Dirent:
         updated: of the version that was last shown, in whole Unix seconds.
         version: that version, None where a listing has shown the name and nobody has looked it up.
         shown: whether the name is there.
-        told: whether watchers believe that it is.
-        changed: whether it stands for something else than they were told.
+        told: whether watchers believe that it is there.
+        changed: whether it stands for something else than watchers have heard of.
         token: of the announcement that is on its way, which a successor goes on with; b"" if there is none.
-        answered: whether the kernel was told that this announcement is carried out.
+        answered: whether the kernel has had the answer to its RENAME or UNLINK.
         before: the version that a listing has shown to be no longer current, in case that it is after all.
     """
 

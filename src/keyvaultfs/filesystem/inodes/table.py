@@ -52,9 +52,8 @@ class InodeTable:
         self._by_identity: dict[Identity, Node] = {}
         self._losers: dict[str, list[Node]] = {}
         self._unsettled: list[Handle] = []
-        # Never one of a predecessor's: that would need two of 2^61 random beginnings to lie so close together that the
-        # files opened in one worker's life reach from one to the other. And always below the handles of directories
-        # and of control files, which begin at 2^62.
+        # The kernel may still use handles that a predecessor numbered. So each worker counts from a random number below
+        # 2^61: no two of them come near each other. Handles of directories and control files begin at 2^62, apart.
         self._handle_numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
         self._tree = tree
         self._slots = Slots(fd, wall(), tree)
