@@ -412,7 +412,7 @@ SET = "".join(f'[files."set/{number}"]\nsecret = "pw"\nnewline = true\n' for num
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_set_switches_together_in_100_rotations(
+def test_a_set_switches_together_also_when_the_worker_dies(
     vault: VaultProcess, mount: Mounter, written: Written
 ) -> None:
     """Whoever is woken by one file of a set finds the others beside it; also when the worker dies meanwhile."""
@@ -420,7 +420,7 @@ def test_a_set_switches_together_in_100_rotations(
     kv = mount(written("only_files = true\n" + SET), "ttl=1", "list_ttl=1")
     for number in range(5):
         assert (kv / f"set/{number}").read_text() == "0\n"
-    for rotation in range(1, 101):
+    for rotation in range(1, 13):
         watch = subprocess.Popen(
             ["inotifywait", "-m", "-e", "delete_self", *(kv / f"set/{number}" for number in range(5))],
             stdout=subprocess.PIPE,
@@ -434,7 +434,7 @@ def test_a_set_switches_together_in_100_rotations(
             while "Watches established" not in watch.stderr.readline():
                 assert watch.poll() is None
             vault.set("pw", str(rotation))
-            if rotation % 25 == 0:
+            if rotation % 4 == 0:
                 os.kill(kv.worker(), signal.SIGKILL)
             woken = {watch.stdout.readline()}
             assert {(kv / f"set/{number}").read_text() for number in range(5)} == {f"{rotation}\n"}
