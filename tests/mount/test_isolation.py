@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import subprocess
-import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +158,7 @@ def test_the_commands_take_no_module_from_the_environment_or_the_folder(
         (trap / f"{name}.py").write_text("raise SystemExit('trapped')\n")
     where = tmp_path / "kv"
     where.mkdir()
-    command = Path(sys.executable).parent / script
+    command = Path(sysconfig.get_path("scripts")) / script  # Debian's pip puts them into /usr/local
     words = [command] if script == "mount.keyvaultfs" else [command, "mount"]
     for name, value in (
         ("PYTHONPATH", str(trap)),
