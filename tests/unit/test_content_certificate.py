@@ -365,6 +365,9 @@ def test_rounds_are_seen_wherever_they_stand(inner: bytes) -> None:
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_have_a_number_of_rounds(raw: bytes) -> None:
     assert isinstance(rounds(raw), int)
+
+
+def test_what_is_nested_or_strewn_without_end_has_a_number_of_rounds_too() -> None:
     assert rounds(b"\x30\x80" * 5_000) in (0, TOO_MANY)
     assert rounds(tlv(0x30, *[b"\x05\x00"] * 30_000)) == TOO_MANY
 
