@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import pytest
@@ -15,60 +14,15 @@ import trio
 from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
-from keyvaultfs.files.files import Files
-from keyvaultfs.filesystem.askers import Asker, Askers
-from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.inodes.table import InodeTable
-from keyvaultfs.filesystem.opens import Opens
-from keyvaultfs.filesystem.operations import Operations
-from keyvaultfs.filesystem.readers import Readers
-from keyvaultfs.filesystem.resolver import Resolver
-from keyvaultfs.filesystem.rotation import Rotation
-from keyvaultfs.log import Causes
-from keyvaultfs.metrics import FilesystemMetrics
 from keyvaultfs.worker import main as worker
 from tests.support.fake_vault import FakeVault
-from tests.support.world import TREE, TTL, N, World, world
+from tests.support.handlers import OTHERS, handlers
+from tests.support.world import TTL, N, world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
 SYSTEMD = SimpleNamespace(pid=1, uid=0, gid=0, umask=0)
-OTHERS = SimpleNamespace(pid=4711, uid=0, gid=0, umask=0)
-LOOK = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
-
-
-@asynccontextmanager
-async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
-    """The handlers on a fake vault, asked as libfuse would."""
-    fd = os.memfd_create("table")
-    async with world(**kwargs) as w:
-        table = InodeTable(fd, "https://v.vault.azure.net", TREE)
-        rotation = Rotation(table, FilesystemMetrics(), ask=lambda *_: False, names=lambda: resolver)
-        files = Files(TREE, w.cache, Causes(trio.current_time))
-        resolver = Resolver(files.editions, table, rotation, LOOK)
-        operations = Operations(
-            files=files,
-            causes=Causes(trio.current_time),
-            table=table,
-            resolver=resolver,
-            announcements=rotation.announcements,
-            control=None,  # type: ignore[arg-type]
-            look=LOOK,
-            metrics=FilesystemMetrics(),
-            timeout=10.0,
-            base_url="https://v.vault.azure.net",
-            opens=Opens(
-                table,
-                files.editions,
-                Askers(),
-                Readers(None, Asker, table.handles.__contains__),
-                mountpoint="/mnt/kv",
-                audit=None,
-            ),
-        )
-        yield w, operations
-    os.close(fd)
 
 
 async def waited(call: Callable[[], Awaitable[object]]) -> tuple[float, int | None]:
