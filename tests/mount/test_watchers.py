@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import run, wait_until
+from tests.support.mount import clear_read_only, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,18 +254,17 @@ def test_nothing_can_be_written_whatever_flag_somebody_clears(vault: VaultProces
     vault.set("pw", "1")
     kv = mount()
     (kv / "pw").read_text()
-    for flags in ("remount,rw", "remount,bind,rw"):
-        run("mount", "-i", "-o", flags, kv.where)
-        for write in (
-            lambda: (kv / "pw").write_text("x"),
-            lambda: (kv / "new").touch(),
-            lambda: (kv / "pw").unlink(),
-            lambda: (kv / "pw").rename(kv / "other"),
-            lambda: (kv / ".0123456789abcdef").rename(kv / "pw"),
-            lambda: (kv / "folder").mkdir(),
-        ):
-            with pytest.raises(OSError, match=r"Read-only file system|No such file"):
-                write()
+    clear_read_only(kv.where)
+    for write in (
+        lambda: (kv / "pw").write_text("x"),
+        lambda: (kv / "new").touch(),
+        lambda: (kv / "pw").unlink(),
+        lambda: (kv / "pw").rename(kv / "other"),
+        lambda: (kv / ".0123456789abcdef").rename(kv / "pw"),
+        lambda: (kv / "folder").mkdir(),
+    ):
+        with pytest.raises(OSError, match=r"Read-only file system|No such file"):
+            write()
     assert (kv / "pw").read_text() == "1"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 KEYVAULTFS = (sys.executable, "-m", "keyvaultfs.cli.main")
 PATIENCE = 30.0
+_MS_NOSUID_NODEV_NOEXEC, _MS_REMOUNT, _MS_BIND = 14, 32, 4096  # of mount(2)
 
 
 def environment(source: Path = ROOT / "src") -> dict[str, str]:
@@ -38,6 +40,16 @@ def mounts_below(folder: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
     points = [os.fsdecode(line.split(b" ")[4].replace(b"\\040", b" ")) for line in lines if line]
     return [point for point in points if Path(point).is_relative_to(folder)]
+
+
+def clear_read_only(where: Path) -> None:
+    """Clear the kernel's read-only flags, of a file system and of its mount, as root can.
+
+    By mount(2) itself: newer mount(8) changes a file system by fsconfig(2), through which FUSE takes no change.
+    """
+    for remount in (_MS_REMOUNT, _MS_REMOUNT | _MS_BIND):
+        flags = remount | _MS_NOSUID_NODEV_NOEXEC
+        assert ctypes.CDLL(None).mount(None, os.fsencode(where), None, flags, None) == 0
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

@@ -122,6 +122,7 @@ class NetworkMount(Mount):
 
     def forget(self) -> int:
         """Forget the connections to the vault as a load balancer does; how many there were."""
+        wait_until(lambda: bool(self.connections()), "a connection to be kept")
         ports = self.connections()
         if ports:
             both = "{ " + ", ".join(ports) + " }"
