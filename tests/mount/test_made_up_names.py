@@ -130,7 +130,7 @@ with ThreadPoolExecutor(300) as pool:
 
 def test_a_listing_that_was_just_read_proves_an_absence(vault: VaultProcess, mount: Mounter) -> None:
     vault.set("pw", "x")
-    kv = mount("negative_ttl=30")
+    kv = mount("negative_ttl=3600,list_ttl=3600")
     assert os.listdir(kv.where) == ["pw"]
     for number in range(50):
         with pytest.raises(FileNotFoundError):

@@ -184,6 +184,34 @@ async def test_a_fresh_listing_proves_an_absence_without_a_request(autojump_cloc
         assert len(w.cache.records) == 0
 
 
+@pytest.mark.parametrize("first", ["asked for", "by itself"])
+async def test_a_listing_that_somebody_saw_proves_an_absence_whoever_had_it_read(
+    autojump_clock: MockClock, first: str
+) -> None:
+    async with world(negative_ttl=5.0) as w:
+        w.vault.put("pw", "x")
+        if first == "asked for":
+            await names_of(w)
+            await trio.sleep(1)
+        w.cache.listings.start(quiet=True)
+        await trio.sleep(1)
+        if first == "by itself":
+            await names_of(w)
+        w.vault.reset()
+        for number in range(3):
+            with pytest.raises(NotFound):
+                await w.cache.get(N(f"made-up-{number}"), USER)
+        assert not w.vault.asked
+
+
+async def test_a_new_secret_is_found_at_once_after_a_listing_that_nobody_saw(autojump_clock: MockClock) -> None:
+    async with world(negative_ttl=5.0) as w:
+        w.cache.listings.start(quiet=True)
+        await trio.sleep(1)
+        w.vault.put("new", "here")
+        assert (await w.cache.get(N("new"), USER)).name == N("new")
+
+
 async def test_a_new_secret_appears_within_negative_ttl_of_a_listing_without_it(
     autojump_clock: MockClock,
 ) -> None:

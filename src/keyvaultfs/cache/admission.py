@@ -114,8 +114,7 @@ class Admission:
                 return listing.items[listing.positions[name.key]]
             # One that has just come to its end is still being read as far as anybody else knows.
             # One that nobody asked for says nothing: whoever has just made a secret expects to find it.
-            asked_for = listing.complete and not listing.quiet
-            if asked_for and now - listing.began < self._limits.negative_ttl:
+            if listing.complete and now - listing.proof < self._limits.negative_ttl:
                 self._missed(now)
                 raise NotFound("NotListed")
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,6 +26,7 @@ class Listing:
         failure: why it will never be complete.
         worth: how many pages it may have; with more it is given up.
         quiet: whether nobody is to hear of a refusal, since nothing depends on it.
+        proof: since when a name that it lacks counts as absent: when the last reading began that somebody asked for.
         shown: what of a whole one is shown, once somebody has asked.
     """
 
@@ -33,6 +35,7 @@ class Listing:
         self.worth = worth
         self.given_up = False
         self.quiet = True
+        self.proof = -math.inf
         self.items: list[ListItem] = []
         self.positions: dict[str, int] = {}
         self.shown: tuple[ListItem, ...] | None = None

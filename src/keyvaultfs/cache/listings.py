@@ -73,6 +73,7 @@ class Listings:
         old = self.last
         state = Verdict.GONE if old is None else self._judge(old, now)
         if old is not None and state is Verdict.FRESH:
+            old.proof = old.began
             if old.shown is None:
                 old.shown = self._shown(old.items)
             yield old.shown
@@ -112,6 +113,8 @@ class Listings:
             self._home().start_soon(self._read, self.reading)
         self.reading.worth = max(self.reading.worth, worth)
         self.reading.quiet = self.reading.quiet and quiet
+        if not quiet:
+            self.reading.proof = self.reading.began
         return self.reading
 
     def names_known(self) -> int:
@@ -145,6 +148,7 @@ class Listings:
         self.verdict = self.reading = None
         if self.last is not None:
             self.last.began = min(self.last.began, trio.current_time() - self._limits.list_ttl)
+            self.last.proof = -math.inf
         self._epoch += 1
 
     async def _read(self, reading: Listing) -> None:
@@ -161,6 +165,8 @@ class Listings:
             self._most = len(reading.items)
             self._outage.answered("the listing", now)
             if current:
+                if self.last is not None:
+                    reading.proof = max(reading.proof, self.last.proof)
                 self.last, self.verdict = reading, None
                 self.heard_all(reading)
                 self.told(self._shown(reading.items))
