@@ -68,13 +68,21 @@ class Peer:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.closing.set()
-        for sock in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
+        self._end(self._listener)
+        self._join(self._threads[0])  # before what it accepted: a connection may be on its way into the list
+        for connection in self._open:
+            self._end(connection)
+        for thread in self._threads[1:]:
+            self._join(thread)
+
+    def _end(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+
+    def _join(self, thread: threading.Thread) -> None:
+        thread.join(10)
+        assert not thread.is_alive()
 
     def _accept(self) -> None:
         while not self.closing.is_set():

@@ -204,7 +204,9 @@ async def test_a_listing_that_somebody_saw_proves_an_absence_whoever_had_it_read
         assert not w.vault.asked
 
 
-async def test_a_new_secret_is_found_at_once_after_a_listing_that_nobody_saw(autojump_clock: MockClock) -> None:
+async def test_a_new_secret_is_found_at_once_after_a_listing_that_nobody_saw(
+    autojump_clock: MockClock,
+) -> None:
     async with world(negative_ttl=5.0) as w:
         w.cache.listings.start(quiet=True)
         await trio.sleep(1)
