@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import installed, markdown
 from benchmarks.model import Group
 
-GROUPS = ("warm", "cold", "listings", "crowd", "upkeep", "size", "composed")
+GROUPS = ("warm", "cold", "listings", "crowd", "upkeep", "size", "composed", "operate", "world")
 HERE = Path(__file__).resolve().parent
 
 

@@ -122,6 +122,12 @@ def _goals(group: Group, case: Case, said: str, wait: int) -> None:
         "ms",
         why=f"a bare GET with requests already takes {plain} ms more than that",
     )
+    group.at_most(
+        f"cold read, {said}: of a bare GET on a kept connection, beyond it",
+        case.ratio(BEYOND.format(OURS), BEYOND.format(PLAIN)),
+        1.3,
+        why="a look-up, an open, a read and a release go through the kernel, and the request to a thread and back",
+    )
     if case.has(CURLS):
         beside = number(case.median(CURLS) - wait)
         group.at_least(
