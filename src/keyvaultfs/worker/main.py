@@ -41,7 +41,7 @@ from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
 from keyvaultfs.model import NAME_PATTERN, SecretName
-from keyvaultfs.settings import kinds
+from keyvaultfs.settings import locations
 from keyvaultfs.version import package_version
 from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
@@ -242,7 +242,7 @@ class Worker:
     def _audit(self) -> Audit | None:
         if ipc.AUDIT_FD not in self.charge.descriptors:
             return None
-        form = journal_entry if self.settings.audit == kinds.JOURNAL else JsonLine()
+        form = journal_entry if self.settings.audit == locations.JOURNAL else JsonLine()
         return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes)
 
     def status(self) -> dict[str, Any]:
