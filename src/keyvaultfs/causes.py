@@ -97,6 +97,8 @@ _ROWS = (
     Cause("ChallengeMissing", _FAIL, "a 401 without Key Vault's challenge: is a proxy in between?", _PROXY),
     # Ours.
     Cause("Audit-ENOSPC", _WARN, "the disk of the audit file is full", "df --output=target,avail /var/log"),
+    Cause("Audit-ETIMEDOUT", _WARN, "the disk of the audit file does not answer: records wait, while there is room",
+          "findmnt --target /var/log    # and what it waits for"),
     Cause("Audit-EAGAIN", _WARN, "the journal does not take records", "systemctl restart systemd-journald"),
     Cause("Audit-", _WARN, "the audit file or the journal takes no records", "systemctl reload {unit}"),
     # Answers that are no answers.

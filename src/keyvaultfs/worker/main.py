@@ -42,6 +42,7 @@ from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
 from keyvaultfs.model import NAME_PATTERN, SecretName
 from keyvaultfs.settings import locations
+from keyvaultfs.tallies import Tallies
 from keyvaultfs.version import package_version
 from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
@@ -218,6 +219,7 @@ class Worker:
             gauges=self.gauges,
             readers=self._readers,
         )
+        self.audit = self._audit()
         self.operations = Operations(
             files=self.files,
             causes=self.causes,
@@ -235,7 +237,7 @@ class Worker:
                 Askers(),
                 self.readers,
                 mountpoint=self.charge.launch.mountpoint,
-                audit=self._audit(),
+                audit=self.audit,
             ),
         )
 
@@ -243,10 +245,16 @@ class Worker:
         if ipc.AUDIT_FD not in self.charge.descriptors:
             return None
         form = journal_entry if self.settings.audit == locations.JOURNAL else JsonLine()
-        return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes)
+        written = Tallies(ipc.TALLIES_FD) if ipc.TALLIES_FD in self.charge.descriptors else None
+        return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes, written)
+
+    def _settle_audit(self) -> None:
+        if self.audit is not None:
+            self.audit.settle()
 
     def status(self) -> dict[str, Any]:
         """What the file ``status`` shows; never a value."""
+        self._settle_audit()
         return {
             "version": _VERSION,
             "vault": self.chain.origin.base_url,
@@ -273,6 +281,7 @@ class Worker:
 
     def gauges(self) -> Gauges:
         """What the file ``metrics`` shows beside the counters; never a value."""
+        self._settle_audit()
         workers, broken = max(1, self.charge.workers), len(self.files.broken)
         found = gauges(self.chain, self.cache, version=_VERSION, workers=workers, broken=broken)
         return {**found, "readers_behind": self.readers.behind(self._current)}
@@ -368,6 +377,7 @@ class Worker:
         while True:
             self.table.settle()
             self.readers.flush()
+            self._settle_audit()
             self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
 
