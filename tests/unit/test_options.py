@@ -8,7 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyvaultfs.cli import arguments
@@ -382,6 +382,7 @@ def toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+@settings(max_examples=60)
 @given(st.dictionaries(KEYS, st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3), max_size=4))
 def test_each_table_and_key_has_its_line(tables: dict[str, list[dict[str, object]]]) -> None:
     text = ""

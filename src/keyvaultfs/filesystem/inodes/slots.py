@@ -64,10 +64,13 @@ class Slots:
 
     def load(self) -> Records:
         """What a predecessor left. To be called once, before any slot is taken."""
-        taken = [slot for slot in range(1, self._count()) if self._map[slot * _SLOT] == records.IS_TEXT]
-        self._texts = records.unpack_texts([self._record(slot) for slot in taken])
+        kinds = self._map[::_SLOT]
+        texts = [slot for slot, kind in enumerate(kinds) if slot and kind == records.IS_TEXT]
+        self._texts = records.unpack_texts([self._record(slot) for slot in texts])
         reader = records.Reader(self._tree, self._path)
-        self._free = [slot for slot in range(1, self._count()) if not reader.read(slot, self._record(slot))]
+        for slot, kind in enumerate(kinds):
+            if slot and (kind == records.FREE or not reader.read(slot, self._record(slot))):
+                self._free.append(slot)
         self._free.reverse()
         return reader.found
 
