@@ -7,7 +7,8 @@ A family is named ``keyvaultfs_PART_FIELD``, or stands in `GAUGES`. Counters end
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+
+from keyvaultfs.dataclass import dataclass, field
 
 
 @dataclass(slots=True)

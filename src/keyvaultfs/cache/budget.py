@@ -7,7 +7,8 @@ other mounts and machines. A name that turns out to be a secret's costs nothing:
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+from keyvaultfs.dataclass import dataclass
 
 ROOT = 0
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+
+from keyvaultfs.dataclass import dataclass, field
 
 RESERVED = ".keyvaultfs"
 """The control directory's."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from keyvaultfs.dataclass import dataclass
 
 PATH = "/proc/self/mountinfo"
 

@@ -9,7 +9,6 @@ import re
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from keyvaultfs import threads
+from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
 from keyvaultfs.transport import client, retry
 from keyvaultfs.transport.attempt import Attempt
