@@ -7,9 +7,8 @@ words end in what the network said, such as ``Answer-502``: for those the longes
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from enum import StrEnum
-
-from keyvaultfs.dataclass import dataclass
 
 
 class Severity(StrEnum):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from enum import Enum
-
-from keyvaultfs.dataclass import dataclass
 
 STATE = "/run/keyvaultfs/imds-fence"
 _TRUST_SECONDS = 120.0

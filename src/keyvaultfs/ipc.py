@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
-
-from keyvaultfs.dataclass import asdict, dataclass, field, fields
 
 DEVICE_FD = 3
 CHANNEL_FD = 4

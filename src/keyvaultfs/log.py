@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs import causes
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

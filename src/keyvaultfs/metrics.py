@@ -7,8 +7,7 @@ A family is named ``keyvaultfs_PART_FIELD``, or stands in `GAUGES`. Counters end
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-
-from keyvaultfs.dataclass import dataclass, field
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)

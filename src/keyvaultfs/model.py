@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NewType
-
-from keyvaultfs.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,7 @@ other mounts and machines. A name that turns out to be a secret's costs nothing:
 from __future__ import annotations
 
 from collections import OrderedDict
-
-from keyvaultfs.dataclass import dataclass
+from dataclasses import dataclass
 
 ROOT = 0
 

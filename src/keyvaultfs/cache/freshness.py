@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
-
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     import random

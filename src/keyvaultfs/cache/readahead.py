@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyvaultfs.dataclass import dataclass
+from dataclasses import dataclass
 
 WINDOW = 64
 """How many names ahead of the reader are fetched."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.cache.freshness import Limits, Verdict, ends, judge
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from keyvaultfs.model import Properties, SecretName, Version

@@ -9,11 +9,11 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakValueDictionary, ref
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
 

@@ -10,10 +10,10 @@ import os
 import re
 import stat
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keyvaultfs.cli import reading
-from keyvaultfs.dataclass import dataclass, field
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper import mountinfo
 from keyvaultfs.metrics import GAUGES, PREFIX

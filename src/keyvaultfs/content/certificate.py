@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.content.der import rounds
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import CannotMake
 from keyvaultfs.model import SecretValue
 

@@ -7,11 +7,11 @@ the walk finds each of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.content.certificate import PARTS
 from keyvaultfs.content.field import parse
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.model import NAME_PATTERN
 
 if TYPE_CHECKING:

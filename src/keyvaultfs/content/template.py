@@ -6,12 +6,12 @@ A template reaches the secrets that it names, as literals, and nothing else: `la
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.content import certificate, field, libraries
 from keyvaultfs.content.formats import text_of
 from keyvaultfs.content.language import Mistake, Use
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.model import SecretValue
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
-
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from keyvaultfs.log import Causes

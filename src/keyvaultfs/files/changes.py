@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.files.tree import File
 from keyvaultfs.model import UNREADABLE
 

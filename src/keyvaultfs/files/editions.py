@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from keyvaultfs.content.decode import Decoding
-from keyvaultfs.dataclass import dataclass, field, replace
 from keyvaultfs.errors import CannotMake, NotFound, Refused, Unavailable
 from keyvaultfs.files import makers
 from keyvaultfs.model import UNREADABLE, Properties, Version

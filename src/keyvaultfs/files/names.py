@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-from keyvaultfs.dataclass import dataclass, field
+from dataclasses import dataclass, field
 
 RESERVED = ".keyvaultfs"
 """The control directory's."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import TYPE_CHECKING, ClassVar
 
-from keyvaultfs.dataclass import dataclass
-from keyvaultfs.dataclass import field as field_
 from keyvaultfs.model import SecretName
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
-
-from keyvaultfs.dataclass import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from keyvaultfs.files.names import Pattern

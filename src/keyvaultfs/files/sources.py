@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict, judge
-from keyvaultfs.dataclass import dataclass, replace
 from keyvaultfs.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keyvaultfs.dataclass import dataclass, field
 from keyvaultfs.files import names
 from keyvaultfs.files.recipes import Formatted, OneSecret, Source
 from keyvaultfs.files.rules import NO_LOOK, Look, Rule, look

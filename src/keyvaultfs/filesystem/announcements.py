@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import trio
-
-from keyvaultfs.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable

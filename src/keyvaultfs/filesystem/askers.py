@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from keyvaultfs.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from pyfuse3 import RequestContext

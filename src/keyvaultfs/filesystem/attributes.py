@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.files.rules import NO_LOOK
 from keyvaultfs.model import UNREADABLE
 

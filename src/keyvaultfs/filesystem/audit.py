@@ -7,11 +7,10 @@ import json
 import os
 import struct
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
-
-from keyvaultfs.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from keyvaultfs.dataclass import fields
 from keyvaultfs.metrics import GAUGE_FIELDS, GAUGES, HELP, PREFIX
 
 if TYPE_CHECKING:

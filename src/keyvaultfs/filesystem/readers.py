@@ -7,9 +7,9 @@ import os
 import struct
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:

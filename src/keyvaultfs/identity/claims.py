@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from keyvaultfs.identity.token import AccessToken

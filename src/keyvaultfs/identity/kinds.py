@@ -5,9 +5,8 @@ The table is read by the option table too, so by every process; what a kind need
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import BadAnswer, KeyVaultFSError, Unavailable, bare, facts
 from keyvaultfs.transport import retry
 

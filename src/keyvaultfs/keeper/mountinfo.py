@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-
-from keyvaultfs.dataclass import dataclass
+from dataclasses import dataclass
 
 PATH = "/proc/self/mountinfo"
 

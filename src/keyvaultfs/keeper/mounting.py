@@ -9,9 +9,9 @@ import errno
 import os
 import socket
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import KeyVaultFSError, UsageError
 from keyvaultfs.keeper import newmount
 from keyvaultfs.keeper.mountinfo import Mounted, topmost

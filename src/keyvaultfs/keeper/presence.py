@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.keeper import mountinfo
 from keyvaultfs.keeper.process import high
 

@@ -7,7 +7,7 @@ decides. In the foreground nobody waits for it: the log says what it found, and 
 
 from __future__ import annotations
 
-from keyvaultfs.dataclass import dataclass
+from dataclasses import dataclass
 
 _PROBE_SECONDS = 2.0
 _STRICT_EXTRA_SECONDS = 2.0

@@ -7,10 +7,10 @@ effect.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.keeper.supervisor import START_SECONDS, Step, Supervisor
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
-
-from keyvaultfs.dataclass import dataclass, field
 
 MISSED_HEARTBEATS = 3
 START_SECONDS = 30.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from keyvaultfs.dataclass import dataclass, field
 from keyvaultfs.errors import BadAnswer
 
 if TYPE_CHECKING:

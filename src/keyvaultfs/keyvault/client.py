@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
 from keyvaultfs.keyvault import challenge, wire
 from keyvaultfs.transport import retry

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import UsageError
 
 CLOUDS = ("vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keyvaultfs import model
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import BadAnswer
 from keyvaultfs.model import NO_TAGS, ListItem, Properties, Secret, SecretName, SecretValue, VersionItem
 

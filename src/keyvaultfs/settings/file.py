@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import options
 

@@ -5,9 +5,8 @@ Options are text on a command line and typed values in TOML: both become text fi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from keyvaultfs.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import UsageError
 from keyvaultfs.files import names
 from keyvaultfs.files.rules import Look, Rule

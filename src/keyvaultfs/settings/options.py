@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.dataclass import dataclass, field, fields
 from keyvaultfs.errors import UsageError
 from keyvaultfs.identity import kinds as identities
 from keyvaultfs.ipc import one_line

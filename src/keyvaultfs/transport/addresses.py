@@ -8,10 +8,9 @@ import select
 import socket
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from itertools import chain, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any
-
-from keyvaultfs.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

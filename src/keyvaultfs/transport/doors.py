@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
-
-from keyvaultfs.dataclass import dataclass, field
 
 IDLE_SECONDS = 75.0
 """A connection that nobody used for so long is let go. Azure's load balancers forget it after 240 s, without a word."""

@@ -9,6 +9,7 @@ import re
 import ssl
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from keyvaultfs import threads
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
 from keyvaultfs.transport import client, retry
 from keyvaultfs.transport.attempt import Attempt

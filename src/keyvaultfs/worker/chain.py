@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.identity import kinds
 from keyvaultfs.identity.token import SharedToken

@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from keyvaultfs.cache import values
 from keyvaultfs.cache.cache import Cache, Limits
 from keyvaultfs.cache.freshness import PAGE
 from keyvaultfs.cache.values import ValueStore
-from keyvaultfs.dataclass import asdict
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.fence import fence
 from keyvaultfs.files.files import Files

@@ -9,9 +9,9 @@ import pwd
 import resource
 import signal
 import threading
+from dataclasses import dataclass
 
 from keyvaultfs import isolation
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.worker import confinement
 
 DEFAULT_USER = "keyvaultfs"

@@ -7,12 +7,12 @@ import os
 import select
 import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field
 
 from keyvaultfs import causes
 from keyvaultfs.causes import Severity
-from keyvaultfs.dataclass import asdict, dataclass, field
 from keyvaultfs.errors import KeyVaultFSError
 
 OK = "ok"

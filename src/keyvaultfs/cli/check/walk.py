@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ import trio
 from keyvaultfs.causes import Severity
 from keyvaultfs.cli.check import wires
 from keyvaultfs.cli.check.wires import Trouble
-from keyvaultfs.dataclass import dataclass
 from keyvaultfs.errors import KeyVaultFSError, Refused
 from keyvaultfs.identity import claims, kinds
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keyvaultfs.dataclass import dataclass, field
 from keyvaultfs.model import Properties
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ Everything here turns bytes into objects or objects into bytes; `slots` has the 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from keyvaultfs.dataclass import dataclass, field
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.files import tree as trees
 from keyvaultfs.files.editions import decoded_id
