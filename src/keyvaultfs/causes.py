@@ -74,6 +74,10 @@ _ROWS = (
     ),
     Cause("SecretDisabled", _WARN, "the secret's current version is disabled", "az keyvault secret set-attributes"
           " --vault-name {vault} --name {name} --enabled true"),
+    Cause("NotShown", _FAIL, "the mount does not show it: include=, exclude= or tags= leave it out",
+          "az keyvault secret show --vault-name {vault} --name {name} --query tags"),
+    Cause("NothingShown", _WARN, "the mount shows none of them: they are disabled, or left out by include=, exclude= or"
+          " tags=", "az keyvault secret list --vault-name {vault} --query '[].[name, attributes.enabled, tags]'"),
     Cause("ForbiddenByFirewall", _FAIL, "the vault's firewall does not let this machine in", _CALLER),
     Cause(
         "ForbiddenByConnection",

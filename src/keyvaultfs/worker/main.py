@@ -6,14 +6,12 @@ from __future__ import annotations
 import encodings.idna
 import encodings.utf_8_sig
 import encodings.utf_16_be  # noqa: F401
-import fnmatch
 import math
 import os
 import platform
 import random
 import time
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
@@ -27,6 +25,7 @@ from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.fence import fence
 from keyvaultfs.files.files import Files
+from keyvaultfs.files.shown import Shown, globs
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.audit import Audit, JsonLine, journal_entry
@@ -49,7 +48,7 @@ from keyvaultfs.worker.chain import Chain
 from keyvaultfs.worker.gauges import gauges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from keyvaultfs.files.changes import Changed
     from keyvaultfs.files.tree import Tree
@@ -189,6 +188,7 @@ class Worker:
             max_cache=max_cache,
             timeout=settings.timeout,
         )
+        shown = Shown(settings.include, settings.exclude, settings.tags)
         self.cache = Cache(
             chain.client,
             limits,
@@ -196,8 +196,9 @@ class Worker:
             causes=self.causes,
             rng=random.Random(),  # noqa: S311 - spreads requests, guards nothing
             store=ValueStore(ipc.VALUES_FD, max_cache),
-            matches=_globs(settings.include, settings.exclude),
-            prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
+            matches=shown.by_name,
+            shows=shown.by_tags,
+            prefetch=globs(settings.prefetch) if settings.prefetch else lambda _: False,
             prefetch_names=tuple(
                 SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)
             ),
@@ -207,7 +208,7 @@ class Worker:
             let_go=self._let_go,
             concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
-        self.files = Files(self.tree, self.cache, self.causes, decode=settings.decode, tags=settings.tags)
+        self.files = Files(self.tree, self.cache, self.causes, shown, decode=settings.decode)
         self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
         kept = ipc.READERS_FD if ipc.READERS_FD in self.charge.descriptors else None
         self.readers = Readers(kept, Asker, self.table.handles.__contains__)
@@ -413,15 +414,3 @@ class Worker:
 
 def _boottime_gap() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def _matches(include: tuple[str, ...], exclude: tuple[str, ...], name: SecretName) -> bool:
-    def any_of(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(name.key, pattern.lower()) for pattern in patterns)
-
-    return (not include or any_of(include)) and not any_of(exclude)
-
-
-def _globs(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callable[[SecretName], bool]:
-    """Names that an include glob matches (none given: all), and no exclude glob; without regard to case."""
-    return partial(_matches, include, exclude)
