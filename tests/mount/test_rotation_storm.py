@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["events"]
 
 READERS = 16
-PAUSE_SECONDS = 0.1
-STORM_SECONDS = 9.0
+PAUSE_SECONDS = 0.02
+KILLS = 20
 BETWEEN_KILLS_SECONDS = 0.9
 
 
@@ -79,12 +79,11 @@ class Readers:
             time.sleep(0.004)
 
 
-def storm(vault: VaultProcess, kv: Mount) -> tuple[int, int]:
+def storm(vault: VaultProcess, kv: Mount) -> int:
     """Rotate and kill, worker and child by turns; returns how often."""
     rotations, kills = 1, 0
-    end = time.monotonic() + STORM_SECONDS
     next_kill = time.monotonic() + BETWEEN_KILLS_SECONDS
-    while time.monotonic() < end:
+    while kills < KILLS:
         rotations += 1
         vault.set("pw", value(rotations).decode())
         with contextlib.suppress(OSError):  # a take-over may fail the read of what stands in no vault
@@ -97,7 +96,7 @@ def storm(vault: VaultProcess, kv: Mount) -> tuple[int, int]:
                     os.kill(victim, signal.SIGKILL)
             kills += 1
             next_kill = time.monotonic() + BETWEEN_KILLS_SECONDS
-    return rotations, kills
+    return rotations
 
 
 @pytest.mark.slow
@@ -113,13 +112,12 @@ def test_no_reader_meets_an_error_in_a_storm_of_rotations_and_kills(
     folder = events(kv.where)
     readers = Readers(kv, in_flight_may_fail=resend == "resend=no")
     try:
-        rotations, kills = storm(vault, kv)
+        rotations = storm(vault, kv)
         wait_until(kv.has_worker, "a worker")
         kv.wait_for("pw", value(rotations).decode())
     finally:
         readers.end()
     assert readers.wrong == []
-    assert kills >= 5
     if way == "rename=yes":
         # Rotations that follow one another faster than they are announced are heard as one, but none more often.
         seen = len(folder.lines())
@@ -128,4 +126,4 @@ def test_no_reader_meets_an_error_in_a_storm_of_rotations_and_kills(
         vault.set("pw", value(rotations + 1).decode())
         folder.wait("MOVED_TO pw", seen + 1)
         assert len(folder.lines()) == seen + 1
-    print(f"{rotations} rotations, {kills} kills, {readers.reads} reads, {len(folder.lines())} heard")
+    print(f"{rotations} rotations, {KILLS} kills, {readers.reads} reads, {len(folder.lines())} heard")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from keyvaultfs.files.files import Files
-from keyvaultfs.files.shown import Shown
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.control import Control
 from keyvaultfs.filesystem.inodes.table import InodeTable
+from keyvaultfs.filesystem.opener import Opener
 from keyvaultfs.filesystem.opens import Opens
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.readers import Readers
@@ -44,7 +44,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
     async with world(**kwargs) as w:
         table = InodeTable(fd, URL, TREE)
         rotation = Rotation(table, FilesystemMetrics(), ask=lambda *_: False, names=lambda: resolver)
-        files = Files(TREE, w.cache, Causes(trio.current_time), Shown())
+        files = Files(TREE, w.cache, Causes(trio.current_time))
         resolver = Resolver(files.editions, table, rotation, LOOK)
         control = Control(LOOK, Metrics(), status=dict, refresh=w.cache.forget, gauges=dict, readers=dict)
         operations = Operations(
@@ -52,6 +52,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
             causes=Causes(trio.current_time),
             table=table,
             resolver=resolver,
+            opener=Opener(files.editions, table, rotation, resolver),
             announcements=rotation.announcements,
             control=control,
             look=LOOK,

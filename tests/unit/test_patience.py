@@ -152,7 +152,7 @@ async def test_no_request_of_anybody_waits_longer_than_the_timeout(autojump_cloc
         version = w.cache.records["pw"].version
         assert version is not None
         opened = await kv.open(known.st_ino, os.O_RDONLY, OTHERS)
-        kv._resolver._values[opened.fh] = None
+        kv._opener._values[opened.fh] = None
         w.cache.store.drop(N("pw"), version)
         w.vault.silent = True
         calls: list[Callable[[], Awaitable[object]]] = [

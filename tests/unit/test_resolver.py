@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ import trio.testing
 
 from keyvaultfs.cache.freshness import Limits
 from keyvaultfs.cache.values import ValueStore
+from keyvaultfs.errors import NotFound
 from keyvaultfs.files.files import Files
-from keyvaultfs.files.shown import Shown
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.inodes.table import InodeTable
+from keyvaultfs.filesystem.opener import Opener
 from keyvaultfs.filesystem.resolver import Resolver
 from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import Causes
@@ -43,6 +45,7 @@ class Kernel:
         self.inodes: list[int] = []
         self.entries: list[tuple[bytes, int]] = []
         self.absent = False  # whether it has dropped the entry already
+        self.lacks: set[int] = set()  # inodes that it does not have
         self.inode_free = threading.Event()
         self.entry_free = threading.Event()
         self.inode_free.set()
@@ -51,6 +54,8 @@ class Kernel:
     def inode(self, inode: int) -> None:
         self.inode_free.wait(20)
         self.inodes.append(inode)
+        if inode in self.lacks:
+            raise OSError(errno.ENOENT, "no such inode")
 
     def entry(self, parent: int, name: bytes, deleted: int) -> None:
         assert parent == 1
@@ -75,7 +80,7 @@ class Parts:
             Limits(ttl=10, list_ttl=10, negative_ttl=1, max_stale=100, max_cache=1 << 20, timeout=5),
             store=ValueStore(self.fds[1], 1 << 20),
         )
-        self.files = Files(TREE, self.cache, Causes(trio.current_time), Shown())
+        self.files = Files(TREE, self.cache, Causes(trio.current_time))
         self.build()
 
     def build(self) -> None:
@@ -92,6 +97,7 @@ class Parts:
         )
         look = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
         self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
+        self.opener = Opener(self.files.editions, self.table, self.rotation, self.resolver)
 
     def ask(self, token: str, do: str, name: str, inode: int) -> bool:  # noqa: ARG002
         """What the keeper is asked; a child does it if the test has one."""
@@ -103,11 +109,16 @@ class Parts:
         found = await self.resolver.lookup(PW, b"pw", 5)
         return int(found.st_ino)
 
-    async def open(self, node: Node) -> tuple[Handle, bool]:
-        """As the kernel does by a bind mount: once more after ESTALE."""
+    async def open(self, node: Node, thread: int = 9) -> tuple[Handle, bool]:
+        """As the kernel does by a bind mount: once more after ESTALE, without a look-up."""
         with contextlib.suppress(pyfuse3.FUSEError):
-            return await self.resolver.open(node, 5, pid=9)
-        return await self.resolver.open(node, 5, pid=9)
+            return await self.open_once(node, thread)
+        return await self.open_once(node, thread)
+
+    async def open_once(self, node: Node, thread: int = 9) -> tuple[Handle, bool]:
+        """As the handler does; and it is not the open that the last look-up was for."""
+        node.promised = -math.inf
+        return self.opener.open_now(node, thread) or await self.opener.open(node, 5, thread=thread)
 
     async def begin_lookup(self, nursery: trio.Nursery) -> tuple[list[int], trio.Event]:
         """A look-up that waits by now. It puts its answer into the list, and then sets the event."""
@@ -151,12 +162,12 @@ async def test_an_open_shows_new_bytes_only_after_the_kernel_was_asked_for_the_s
     nursery.start_soon(parts.rotation.run)
     handle, keep = await parts.open(old)
     assert (handle.content.size, keep) == (5, False)
-    assert await parts.resolver.read(handle, 0, 99) == b"short"
-    parts.resolver.release(handle.fh)
+    assert await parts.opener.read(handle, 0, 99) == b"short"
+    parts.opener.release(handle.fh)
     parts.kernel.inode_free.set()
     handle, keep = await parts.open(old)
     assert (handle.content.size, keep) == (16, False)
-    assert await parts.resolver.read(handle, 0, 99) == b"very much longer"
+    assert await parts.opener.read(handle, 0, 99) == b"very much longer"
 
 
 async def test_a_notification_that_waits_for_a_directory_holds_up_no_inodes_attributes(
@@ -214,12 +225,102 @@ async def test_a_rotation_between_a_lookup_and_its_open_fails_no_reader(
     old = parts.table.nodes[await parts.lookup()]
     await parts.rotate("two")
     parts.rotation.supersede(old, NEW)
-    opened = parts.resolver.open_now(old)
+    opened = parts.opener.open_now(old)
     assert opened is not None
-    assert await parts.resolver.read(opened[0], 0, 99) == b"one"
-    parts.resolver.release(opened[0].fh)
+    assert await parts.opener.read(opened[0], 0, 99) == b"one"
+    parts.opener.release(opened[0].fh)
     autojump_clock.jump(0.1)
-    assert parts.resolver.open_now(old) is None  # by now it is another's open
+    assert parts.opener.open_now(old) is None  # by now it is another's open
+
+
+async def sent_back(parts: Parts, node: Node, thread: int) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await parts.open_once(node, thread)
+    assert caught.value.errno == errno.ESTALE
+
+
+async def test_an_open_is_sent_back_once_however_often_the_name_passes_on(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    """The kernel repeats it once, by the name; the second time whatever the name led to is served."""
+    parts.vault.put("pw", "one")
+    first = parts.table.nodes[await parts.lookup()]
+    nursery.start_soon(parts.rotation.run)
+    parts.vault.put("pw", "second")
+    parts.cache.expire()
+    await sent_back(parts, first, 9)
+    parts.vault.put("pw", "the third")
+    parts.cache.expire()
+    found = parts.resolver.lookup_now(PW, b"pw", 9)  # at once: it must not be on its way when a worker dies
+    assert found is not None
+    second = parts.table.nodes[found.st_ino]
+    assert second is not first
+    await sent_back(parts, second, 10)  # another's first try
+    handle, keep = await parts.open_once(second, 9)
+    assert (await parts.opener.read(handle, 0, 99), handle.content.size, keep) == (b"second", 6, False)
+    await sent_back(parts, second, 9)  # that was his second try, and this is another open
+    assert not second.bound
+
+
+async def test_a_look_up_that_ends_in_an_error_ends_the_open_that_was_sent_back(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    first = parts.table.nodes[await parts.lookup()]
+    nursery.start_soon(parts.rotation.run)
+    await parts.rotate("two")
+    await sent_back(parts, first, 9)
+    parts.vault.delete("pw")
+    parts.cache.forget()
+    parts.files.editions.forget()
+    with pytest.raises(NotFound):
+        await parts.resolver.lookup(PW, b"pw", 5, thread=9)
+    parts.vault.put("pw", "three")
+    parts.cache.forget()
+    await sent_back(parts, first, 9)
+    assert not first.bound
+
+
+async def test_after_a_take_over_a_look_ups_open_is_served_whatever_passes_on(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    """Its first try may have ended with the dead worker."""
+    parts.vault.put("pw", "one")
+    nursery.start_soon(parts.rotation.run)
+    parts.resolver.be_lenient(2)
+    first = parts.table.nodes[int((await parts.resolver.lookup(PW, b"pw", 5, thread=9)).st_ino)]
+    await parts.rotate("second")
+    await parts.resolver.lookup(PW, b"pw", 5, thread=10)
+    handle, _ = await parts.open_once(first, 9)
+    assert (await parts.opener.read(handle, 0, 99), handle.content.size) == (b"one", 3)
+    # By a look-up of the dead worker's: what it had opened is served, in the new version where that can be.
+    handle, _ = await parts.open_once(first, 11)
+    assert handle.content.size == len(await parts.opener.read(handle, 0, 99))
+
+
+async def test_an_inode_that_was_given_a_moment_ago_is_not_taken_for_one_that_was_let_go(
+    parts: Parts, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel has it when the look-up's caller runs again, which may take a while; until then it says ENOENT."""
+    parts.vault.put("pw", "one")
+    node = parts.table.nodes[await parts.lookup()]
+    parts.kernel.lacks.add(node.inode)
+    nursery.start_soon(parts.rotation.run)
+    done = parts.rotation.supersede(node, NEW)
+    opened = parts.opener.open_now(node)  # after the kernel said that, and before we heard it
+    assert opened is not None
+    await done.wait()
+    assert node.inode in parts.table.nodes
+    assert parts.table.handle(opened[0].fh) is opened[0]
+    assert await parts.opener.read(opened[0], 0, 99) == b"one"
+    parts.opener.release(opened[0].fh)
+    autojump_clock.jump(20)
+    await parts.rotate("two")
+    later = parts.table.nodes[await parts.lookup()]
+    parts.kernel.lacks.add(later.inode)
+    autojump_clock.jump(20)
+    await parts.rotation.supersede(later, "e" * 32).wait()
+    assert later.inode not in parts.table.nodes
 
 
 async def test_a_look_up_promises_an_open_nothing_beyond_the_time_to_live(
@@ -233,7 +334,7 @@ async def test_a_look_up_promises_an_open_nothing_beyond_the_time_to_live(
     old = parts.table.nodes[found.st_ino]
     autojump_clock.jump(0.02)
     await parts.rotate("two")
-    assert parts.resolver.open_now(old) is None
+    assert parts.opener.open_now(old) is None
 
 
 async def test_nobody_is_helped_to_an_inode_that_the_kernel_has_let_go(
@@ -296,14 +397,14 @@ async def test_attributes_that_were_made_once_are_made_anew_when_the_inode_chang
     parts.table.add(PW, node.version, size=3, created=1, updated=2)
     shown = parts.resolver.getattr(node, 1)
     assert (shown.st_mtime_ns, shown.st_ctime_ns) == (10**9, 2 * 10**9)
-    opened = parts.resolver.open_now(node)
+    opened = parts.opener.open_now(node)
     assert opened is not None
     await parts.rotate("second")
     nursery.start_soon(parts.rotation.run)
     parts.table.supersede(node)
     shown = parts.resolver.getattr(node, 1)
     assert (shown.st_nlink, shown.st_size) == (0, 3)  # as long as somebody has it open
-    parts.resolver.release(opened[0].fh)
+    parts.opener.release(opened[0].fh)
     await parts.lookup()
     shown = parts.resolver.getattr(node, 1)
     assert (shown.st_nlink, shown.st_size) == (0, 3)  # as long as the kernel has no other size
@@ -324,5 +425,5 @@ async def test_files_of_doubt_show_what_their_inode_shows(parts: Parts, nursery:
     other, _ = await parts.open(old)
     doubtful = parts.table.handle(handle.fh)
     assert doubtful is not None
-    assert await parts.resolver.read(doubtful, 0, 99) == await parts.resolver.read(other, 0, 99)
+    assert await parts.opener.read(doubtful, 0, 99) == await parts.opener.read(other, 0, 99)
     assert old.state is not State.CURRENT

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict, judge
-from keyvaultfs.errors import NotFound, Refused, Unavailable
-from keyvaultfs.files.recipes import Source
+from keyvaultfs.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keyvaultfs.cache.cache import Cache, Entry
-    from keyvaultfs.files.shown import Shown
+    from keyvaultfs.files.recipes import Source
     from keyvaultfs.model import Properties, SecretName, Version, VersionItem
 
 NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
@@ -52,37 +51,18 @@ class Sources:
     """Joins sources with the cache.
 
     Args:
-        shown: a secret that is not is none of this mount's.
+        tags: a secret without one of them is none of this mount's.
     """
 
-    def __init__(self, cache: Cache, shown: Shown) -> None:
+    def __init__(self, cache: Cache, tags: tuple[tuple[str, str], ...] = ()) -> None:
         self._cache = cache
-        self._shown = shown
+        self._tags = tags
         self._pinned: dict[tuple[str, str], Part] = {}
         self._versions: dict[str, _Versions] = {}
 
     def shows(self, tags: Mapping[str, str]) -> bool:
         """Whether a secret with these tags is one of this mount's."""
-        return self._shown.by_tags(tags)
-
-    def hides(self, name: SecretName) -> bool:
-        """Whether a secret is known to be none of this mount's."""
-        return bool(self._shown.tags) and self._cache.hides(name)
-
-    async def see_whether_shown(self, name: SecretName) -> None:
-        """Ask for a secret if need be: where its current version is not shown, no earlier one is.
-
-        Raises:
-            NotFound: it is none of this mount's, or there is no such secret.
-            Unavailable, trio.TooSlowError: nobody answered.
-        """
-        if not self._shown.tags:
-            return
-        try:
-            await self.get(Source(name))
-        except Refused:
-            if self._cache.tags(name) is None:  # it is disabled, and nobody has listed the vault
-                raise NotFound("NotShown") from None
+        return all(tags.get(key) == value for key, value in self._tags)
 
     def last(self, source: Source) -> Part | None:
         """What was last heard of, whether it may be served or not; never waits."""
@@ -120,12 +100,7 @@ class Sources:
         """
         if source.version is not None:
             return await self._of_version(source, source.version)
-        try:
-            entry = await self._cache.get(source.name, uid)
-        except Refused:
-            if self.hides(source.name):
-                raise NotFound("NotShown") from None
-            raise
+        entry = await self._cache.get(source.name, uid)
         if not self.shows(entry.properties.tags):
             raise NotFound("NotShown")
         if not source.previous:

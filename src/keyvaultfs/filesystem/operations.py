@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.inodes.nodes import Directory as Folder
     from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
+    from keyvaultfs.filesystem.opener import Opener
     from keyvaultfs.filesystem.opens import Opens
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.log import Causes
@@ -69,6 +70,7 @@ class Operations(pyfuse3.Operations):
         files: Files,
         table: InodeTable,
         resolver: Resolver,
+        opener: Opener,
         announcements: Announcements,
         control: Control,
         look: Appearance,
@@ -82,6 +84,7 @@ class Operations(pyfuse3.Operations):
         self._files = files
         self._table = table
         self._resolver = resolver
+        self._opener = opener
         self._announcements = announcements
         self._control = control
         self._look = look
@@ -118,8 +121,9 @@ class Operations(pyfuse3.Operations):
             return self._never()
         if isinstance(found, Directory):
             return self._shown_folder(found)
-        known = self._resolver.lookup_now(found, name)
-        return self._resolver.lookup(found, name, self._patience(ctx), ctx.uid) if known is None else known
+        return self._resolver.lookup_now(found, name, ctx.pid) or self._resolver.lookup(
+            found, name, self._patience(ctx), ctx.uid, ctx.pid
+        )
 
     @request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
@@ -147,7 +151,7 @@ class Operations(pyfuse3.Operations):
         node = self._node(inode)
         if node.name.look.units is not None:
             self._check_unit(node.name, ctx.pid)
-        opened = self._resolver.open_now(node)
+        opened = self._opener.open_now(node, ctx.pid)
         return self._open(node, ctx) if opened is None else self._opened(opened, ctx)
 
     @request
@@ -158,14 +162,14 @@ class Operations(pyfuse3.Operations):
         handle = self._table.handle(fh)
         if handle is None:
             return self._text_again(fh, off)[:size]
-        data = self._resolver.read_now(handle, off, size)
-        return self._resolver.read(handle, off, size) if data is None else data
+        data = self._opener.read_now(handle, off, size)
+        return self._opener.read(handle, off, size) if data is None else data
 
     @request
     def release(self, fh: FileHandleT) -> None:
         self.of_systemd.discard(fh)
         if self._texts.pop(fh, None) is None:
-            self._resolver.release(fh)
+            self._opener.release(fh)
             self._closed(fh)
 
     @request
@@ -231,7 +235,7 @@ class Operations(pyfuse3.Operations):
         return []
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
-        return self._opened(await self._resolver.open(node, self._patience(ctx), ctx.uid, ctx.pid), ctx)
+        return self._opened(await self._opener.open(node, self._patience(ctx), ctx.uid, ctx.pid), ctx)
 
     def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
         handle, keep_cache = opened
@@ -275,9 +279,7 @@ class Operations(pyfuse3.Operations):
             directory = self._table.directories.of(secret)
             self._table.looked_up(directory)
             return self._control.directory(directory.inode)
-        secret = self._secret_of(parent)
-        await self._files.see_whether_shown(secret)
-        return await self._resolver.pinned(secret, os.fsdecode(name))
+        return await self._resolver.pinned(self._secret_of(parent), os.fsdecode(name))
 
     def _control_attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         found = self._control.attributes(inode)

@@ -42,6 +42,9 @@ _ATTEMPTS = 20
 _HELPER_SECONDS = 1.0
 _FORGOTTEN_SECONDS = 0.1
 
+_TAKEN_SECONDS = 5.0
+"""How long after a look-up was answered its caller may take to run, and the kernel with it to have the inode."""
+
 
 class Names(Protocol):
     """What is known of names."""
@@ -311,10 +314,15 @@ class Rotation:
         """The inode that lost its name: does the kernel still hold it?"""
         if old is None or not self._table.has(old):
             return
-        if await self._notifications.attributes(old.inode) == errno.ENOENT:
+        if await self._is_let_go(old):
             self._table.lost(old)
         else:
             self.want_refresh(old)
+
+    async def _is_let_go(self, node: Node) -> bool:
+        """Whether the kernel no longer has an inode. One that it was given a moment ago it may not have taken yet."""
+        code = await self._notifications.attributes(node.inode)
+        return code == errno.ENOENT and trio.current_time() - node.given > _TAKEN_SECONDS
 
     def want_refresh(self, node: Node) -> None:
         """An inode that lost its name may be bound elsewhere: it is to show the new bytes when nobody has it open."""
@@ -362,7 +370,7 @@ class Rotation:
         old = self._table.loser(key) or self._table.told.get(key)
         if old is not None:
             self._table.supersede(old)
-            if await self._notifications.attributes(old.inode) == errno.ENOENT:
+            if await self._is_let_go(old):
                 self._metrics.notifications["unknown"] += 1
                 self._table.notified(old)
                 self._table.lost(old)

@@ -38,7 +38,8 @@ class Node:
             held by a bind mount (DESIGN §2).
         seen: its attributes, made once and kept for the kernel while it shows its own bytes; None: not made yet.
         bound: a bind mount of this one file leads to it, though it lost its name.
-        promised: until when an OPEN is the second half of a look-up that gave this inode, in trio's time.
+        given: when a look-up was last answered with this inode, in trio's time.
+        promised: until when an OPEN is the second half of that look-up.
     """
 
     inode: InodeT
@@ -53,6 +54,7 @@ class Node:
     shown: InodeT = 0
     handles: set[int] = field(default_factory=set)
     seen: EntryAttributes | None = None
+    given: float = -math.inf
     promised: float = -math.inf
     bound: bool = False
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
