@@ -18,7 +18,7 @@ import shtab
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from keyvaultfs.cli.main import parser as command_line  # noqa: E402 - of this tree, whatever is installed
+from keyvaultfs.cli.arguments import parser as command_line  # noqa: E402 - of this tree, whatever is installed
 from keyvaultfs.settings.options import OPTIONS, Option, described  # noqa: E402
 
 if TYPE_CHECKING:

@@ -74,6 +74,10 @@ _ROWS = (
     ),
     Cause("SecretDisabled", _WARN, "the secret's current version is disabled", "az keyvault secret set-attributes"
           " --vault-name {vault} --name {name} --enabled true"),
+    Cause("NotShown", _FAIL, "the mount does not show it: include=, exclude= or tags= leave it out",
+          "az keyvault secret show --vault-name {vault} --name {name} --query tags"),
+    Cause("NothingShown", _WARN, "the mount shows none of them: they are disabled, or left out by include=, exclude= or"
+          " tags=", "az keyvault secret list --vault-name {vault} --query '[].[name, attributes.enabled, tags]'"),
     Cause("ForbiddenByFirewall", _FAIL, "the vault's firewall does not let this machine in", _CALLER),
     Cause(
         "ForbiddenByConnection",
@@ -97,6 +101,8 @@ _ROWS = (
     Cause("ChallengeMissing", _FAIL, "a 401 without Key Vault's challenge: is a proxy in between?", _PROXY),
     # Ours.
     Cause("Audit-ENOSPC", _WARN, "the disk of the audit file is full", "df --output=target,avail /var/log"),
+    Cause("Audit-ETIMEDOUT", _WARN, "the disk of the audit file does not answer: records wait, while there is room",
+          "findmnt --target /var/log    # and what it waits for"),
     Cause("Audit-EAGAIN", _WARN, "the journal does not take records", "systemctl restart systemd-journald"),
     Cause("Audit-", _WARN, "the audit file or the journal takes no records", "systemctl reload {unit}"),
     # Answers that are no answers.

@@ -14,8 +14,9 @@ VALUES_FD = 6
 LOG_FD = 2
 AUDIT_FD = 7
 READERS_FD = 8
-FIRST_FREE_FD = 9
-"""The last two are there if the charge says so."""
+TALLIES_FD = 9
+FIRST_FREE_FD = 10
+"""The last three are there if the charge says so."""
 
 HEARTBEAT_SECONDS = 1.0
 

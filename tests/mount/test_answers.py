@@ -118,6 +118,24 @@ def test_a_token_that_the_vault_no_longer_takes_is_renewed_once_whatever_stands_
     assert len(vault.requests("token")) == before + 1
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "{ours}\r\nWWW-Authenticate: NTLM",
+        "Negotiate\r\nwww-authenticate: {ours}\r\nWWW-Authenticate: Basic realm=x",
+    ],
+)
+def test_challenges_on_lines_of_their_own_are_read_all(
+    vault: VaultProcess, mount: Mounter, lines: str
+) -> None:
+    vault.set("pw", "x")
+    ours = f'Bearer authorization="https://login.windows.net/x", resource="{vault.resource}"'
+    kv = mount()
+    head = f"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {lines.format(ours=ours)}\r\nContent-Length: 2\r\n\r\n{{}}"
+    vault.fault(op="get", raw=head, times=1)
+    assert (kv / "pw").read_text() == "x"
+
+
 def test_a_refusal_of_one_secret_names_it_once(vault: VaultProcess, mount: Mounter) -> None:
     vault.bulk([{"name": name, "value": "x"} for name in ("open", "closed")])
     vault.fault(op="get", name="closed", deny="rbac")

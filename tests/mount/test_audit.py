@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.mount import KEYVAULTFS, run, wait_until
+from tests.support.stopped import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,11 @@ def records(*paths: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
+def written(kv: Mount, count: int) -> None:
+    """Another process writes them, a moment after the open."""
+    wait_until(lambda: kv.metric("audit_records") + kv.metric("audit_lost") == count, f"{count} records")
+
+
 def test_each_open_leaves_a_record_with_who_what_and_how_it_ended(
     vault: VaultProcess, mount: Mounter, tmp_path: Path
 ) -> None:
@@ -42,6 +48,7 @@ def test_each_open_leaves_a_record_with_who_what_and_how_it_ended(
     (kv / ".keyvaultfs/status").read_text()
     (kv / f".keyvaultfs/versions/pw/{version}").read_text()
     os.stat(kv / "pw")
+    written(kv, 4)
     found = records(log)
     assert [(one["program"], one["outcome"], one["errno"], one["uid"], one["gid"]) for one in found[:3]] == [
         ("cat", "opened", 0, 0, 0),
@@ -61,6 +68,8 @@ def test_each_open_leaves_a_record_with_who_what_and_how_it_ended(
     assert log.stat().st_mode & 0o777 == 0o600
     assert CANARY not in log.read_text()
     assert kv.metric("audit_records") == 4
+    kv.stop()
+    assert len(records(log)) == 4
 
 
 def test_a_kill_and_a_logrotate_lose_no_record_of_an_open_that_succeeded(
@@ -91,11 +100,12 @@ def test_a_kill_and_a_logrotate_lose_no_record_of_an_open_that_succeeded(
             job.result(60)
     wait_until(lambda: kv.has_worker() and kv.status()["worker"] != before, "the new worker")
     assert (kv / "pw").read_text() == CANARY
+    wait_until(lambda: log.stat().st_size > 0, "a record in the new file")
+    kv.stop()
     kept = [one for one in records(old, log) if one["outcome"] == "opened"]
     assert len(opened) == count
     assert len(kept) >= count + 1
     assert records(log)[-1]["outcome"] == "opened"
-    assert kv.metric("audit_lost") == 0
 
 
 def test_a_full_disk_fails_no_open_and_is_said_once(
@@ -108,6 +118,7 @@ def test_a_full_disk_fails_no_open_and_is_said_once(
         kv = mount(f"audit={small / 'audit.log'}")
         for _ in range(100):
             assert (kv / "pw").read_text() == CANARY
+        written(kv, 100)
         lost = kv.metric("audit_lost")
         assert lost > 50
         assert kv.metric("audit_records") + lost == 100
@@ -122,6 +133,55 @@ def test_a_full_disk_fails_no_open_and_is_said_once(
         kv.stop()
     finally:
         run("umount", small)
+
+
+def test_a_disk_that_hangs_holds_up_no_open_and_no_worker_and_gets_its_records_later(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", CANARY)
+    with disk(tmp_path / "disk") as stopped:
+        log = tmp_path / "disk/audit.log"
+        kv = mount(f"audit={log}")
+        before = kv.worker()
+        assert (kv / "pw").read_text() == CANARY
+        written(kv, 1)
+        stopped.send_signal(signal.SIGSTOP)
+        for _ in range(20):
+            assert (kv / "pw").read_text() == CANARY
+        kv.says("opens are not recorded (option audit) error=Audit-ETIMEDOUT")
+        (problem,) = kv.status()["problems"]
+        assert "the disk of the audit file does not answer" in problem["sentence"]
+        opens = 0
+        while not kv.metric("audit_lost"):  # until the queue is full
+            opens += 1
+            assert (kv / "pw").read_text() == CANARY
+        kv.process.send_signal(signal.SIGHUP)  # to open it anew is in vain as well
+        kv.says("it cannot be opened in time: its file system does not answer; records go where they went")
+        wait_until(lambda: kv.has_worker() and kv.worker() != before, "the new worker")
+        assert (kv / "pw").read_text() == CANARY
+        assert kv.log().count("has taken over") == 1, "no worker was killed for it"
+        stopped.send_signal(signal.SIGCONT)
+        wait_until(lambda: not kv.status()["problems"], "the end of the problem")
+        wait_until(
+            lambda: len(records(log)) >= 20 + opens, "what was opened meanwhile, but for what was lost"
+        )
+        assert (kv / "pw").read_text() == CANARY
+        wait_until(lambda: records(log)[-1]["program"] != "", "a whole last line")
+        kv.stop()
+
+
+def test_a_disk_that_hangs_at_the_mount_is_one_line(vault: VaultProcess, tmp_path: Path) -> None:
+    (tmp_path / "kv").mkdir()
+    with disk(tmp_path / "disk") as stopped:
+        stopped.send_signal(signal.SIGSTOP)
+        options = vault.mount_options(f"audit={tmp_path / 'disk/log'}", "run_as=root")
+        done = subprocess.run(
+            [*KEYVAULTFS, "mount", vault.url, tmp_path / "kv", "-o", options],
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "its file system does not answer" in done.stderr
 
 
 @pytest.mark.parametrize(

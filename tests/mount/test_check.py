@@ -104,6 +104,15 @@ SITUATIONS = {
         lambda vault: vault.fault(which="imds", hang=True),
         options="timeout=1",
     ),
+    "a secret that tags leave out": Situation(
+        "permissions", "NotShown", "--query tags", words=["pw"], options="tags=env=prod"
+    ),
+    "a secret that a pattern leaves out": Situation(
+        "permissions", "NotShown", "--name pw", words=["pw"], options="exclude=p*"
+    ),
+    "a vault of which tags leave nothing": Situation(
+        "permissions", "NothingShown", "--query", options="tags=env=prod", status=0
+    ),
     "another cloud's endpoint": Situation(
         "identity",
         "Identity-NotJSON",

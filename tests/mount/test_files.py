@@ -496,6 +496,55 @@ def test_tags_narrow_what_is_there(vault: VaultProcess, mount: Mounter) -> None:
     assert code((kv / "theirs").stat) == "No such file or directory"
 
 
+def test_what_tags_hide_is_nowhere(vault: VaultProcess, mount: Mounter) -> None:
+    """By its versions, by what is told of it, and by what is fetched for nobody: however it came to be hidden."""
+    shown = {"env": "prod"}
+    vault.set("mine", "x", tags=shown, exp=1_900_000_000)
+    versions = {
+        "theirs": vault.set("theirs", "x", exp=1_900_000_000),
+        "switched-off": vault.set("switched-off", "x", enabled=False),
+        "was-ours": vault.set("was-ours", "x", tags=shown),
+    }
+    new = vault.set("was-ours", "x")
+    before = vault.set("became-ours", "x")
+    now = vault.set("became-ours", "x", tags=shown)
+    kv = mount("tags=env=prod", "prefetch=*", "ttl=3", "list_ttl=3")
+    wait_until(lambda: kv.metric("cache_list_pages") > 0, "the listing that prefetch= reads")
+    for listing in (False, True):
+        if listing:
+            assert listed(kv.where) == ["became-ours", "mine"]
+        for name, version in versions.items():
+            folder = kv / ".keyvaultfs/versions" / name
+            assert code(lambda: os.listdir(folder)) == "No such file or directory", name  # noqa: B023 - at once
+            assert code((folder / version).read_text) == "No such file or directory"
+            assert code((kv / name).stat) == "No such file or directory"
+        assert code((kv / ".keyvaultfs/versions/was-ours" / new).stat) == "No such file or directory"
+    assert os.listdir(kv / ".keyvaultfs/versions/became-ours") == [now]
+    assert code((kv / ".keyvaultfs/versions/became-ours" / before).read_text) == "No such file or directory"
+    assert (kv / "mine").read_text() == "x"
+    for name in ("status", "metrics", "readers"):
+        text = (kv / ".keyvaultfs" / name).read_text()
+        assert not {name for name in versions if name in text}, text
+    assert 'name="mine"' in (kv / ".keyvaultfs/metrics").read_text()
+    vault.update("mine", tags={}, updated=1_800_000_000)
+    wait_until(lambda: listed(kv.where) == ["became-ours"], "the tag to be gone")
+    wait_until(lambda: not (kv / "mine").exists(), "its file to be gone too")
+    assert 'name="mine"' not in (kv / ".keyvaultfs/metrics").read_text()
+    readers = json.loads((kv / ".keyvaultfs/readers").read_text())["files"]
+    assert [(one["path"], one["known"], one["edition"]) for one in readers] == [("mine", True, "")]
+
+
+def test_nothing_is_fetched_ahead_of_what_tags_hide(vault: VaultProcess, mount: Mounter) -> None:
+    for name in ("a", "b", "c", "d"):
+        vault.set(name, "x", tags={"env": "prod"} if name in "ad" else {})
+    kv = mount("tags=env=prod", "prefetch=*")
+    assert listed(kv.where) == ["a", "d"]
+    wait_until(lambda: kv.metric("cache_gets") >= 2, "what is prefetched")
+    assert (kv / "a").read_text() == (kv / "d").read_text() == "x"
+    asked = {request["name"] for request in vault.requests("get")}
+    assert asked == {"a", "d"}
+
+
 def test_a_path_of_any_length_is_kept_for_a_successor(
     vault: VaultProcess, mount: Mounter, written: Written
 ) -> None:

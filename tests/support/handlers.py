@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from keyvaultfs.files.files import Files
+from keyvaultfs.files.shown import Shown
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.control import Control
@@ -44,7 +45,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
     async with world(**kwargs) as w:
         table = InodeTable(fd, URL, TREE)
         rotation = Rotation(table, FilesystemMetrics(), ask=lambda *_: False, names=lambda: resolver)
-        files = Files(TREE, w.cache, Causes(trio.current_time))
+        files = Files(TREE, w.cache, Causes(trio.current_time), Shown())
         resolver = Resolver(files.editions, table, rotation, LOOK)
         control = Control(LOOK, Metrics(), status=dict, refresh=w.cache.forget, gauges=dict, readers=dict)
         operations = Operations(

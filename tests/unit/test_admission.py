@@ -232,7 +232,7 @@ async def test_a_new_secret_appears_within_negative_ttl_while_names_are_made_up(
         w.vault.put("other", "x")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood, w, 30)
-            await trio.sleep(12.3)
+            await trio.sleep(7.3)
             w.vault.put("new", "here")
             await trio.sleep(5.1)
             assert (await w.cache.get(N("new"), OTHER)).name == N("new")

@@ -5,26 +5,31 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
+from keyvaultfs import ipc
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.filesystem.askers import Asker, Askers, unit_of
 from keyvaultfs.filesystem.audit import Audit, JsonLine, Subject, journal_entry
 from keyvaultfs.keeper.audit import AuditTarget
+from keyvaultfs.keeper.recorder import Pen
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import AuditMetrics
+from keyvaultfs.tallies import BYTES, Tallies, Tally
+from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -36,12 +41,40 @@ def pw(path: str) -> Subject:
     return Subject(path, VERSIONS)
 
 
+class File:
+    """A file that records go to, by way of the keeper's child."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        before = children()
+        self.target = AuditTarget(str(path))
+        (self.writer,) = children() - before
+        self.buried: list[int] = []
+        given = self.target.descriptors()
+        self.fd, self.tallies = given[ipc.AUDIT_FD], Tallies(given[ipc.TALLIES_FD])
+
+    def settled(self, count: int) -> Tally:
+        """After so many records, written or lost."""
+        wait_until(lambda: sum(self.tallies.total()[:2]) == count, f"{count} records")
+        return self.tallies.total()
+
+    def put(self, text: str) -> None:
+        os.write(self.fd, text.encode() + b"\n")
+
+
+def children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    target = AuditTarget(str(tmp_path / "audit.log"))
-    assert target.fd is not None
-    yield target.fd, tmp_path / "audit.log"
-    os.close(target.fd)
+def file(tmp_path: Path) -> Iterator[File]:
+    made = File(tmp_path / "audit.log")
+    yield made
+    before = children() - {*made.buried}
+    made.target.end()
+    assert len(before - children()) == 1, "it ended when nobody was left who could send a record"
+    for pid in made.buried:
+        os.waitpid(pid, 0)
 
 
 def audit(fd: int, form: Any = None, **kwargs: Any) -> tuple[Audit, AuditMetrics, Causes]:
@@ -49,46 +82,87 @@ def audit(fd: int, form: Any = None, **kwargs: Any) -> tuple[Audit, AuditMetrics
     return Audit(fd, form or JsonLine(), metrics, causes, **kwargs), metrics, causes
 
 
-def test_a_record_in_a_file_is_a_json_object_on_a_line(file: tuple[int, Path]) -> None:
-    fd, path = file
-    assert path.stat().st_mode & 0o777 == 0o600
-    records, metrics, _ = audit(fd)
+def test_a_record_in_a_file_is_a_json_object_on_a_line(file: File) -> None:
+    assert file.path.stat().st_mode & 0o777 == 0o600
+    records, metrics, _ = audit(file.fd, tallies=file.tallies)
     assert records.record(pw("/mnt/kv/pw"), CAT, 0) is None
     assert records.record(Subject("/mnt/kv/pw", {"pw": ""}), CAT, errno.EACCES) is None
-    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    file.settled(2)
+    first, second = (json.loads(line) for line in file.path.read_text().splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {
         "outcome": "opened", "errno": 0, "path": "/mnt/kv/pw", "secrets": VERSIONS, "uid": 33, "gid": 34, "pid": 4711,
         "program": 'c"at\n', "unit": "app.service",
     }  # fmt: skip
     assert (second["outcome"], second["errno"]) == ("EACCES", errno.EACCES)
+    records.settle()
     assert (metrics.records, metrics.lost) == (2, 0)
 
 
 def test_a_full_disk_is_said_once_and_the_next_record_has_a_line_of_its_own(
-    file: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fd, path = file
-    records, metrics, causes = audit(fd)
+    caplog.set_level("INFO")
+    memory, path = os.memfd_create("tallies"), tmp_path / "log"
+    os.ftruncate(memory, BYTES)
+    tallies = Tallies(memory)
+    pen = Pen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), tallies, tallies.begin())
+    ours, theirs = journal()
+    records, metrics, causes = audit(ours.fileno(), tallies=tallies)
     write = os.write
-    records.record(pw("/mnt/kv/a"), CAT, 0)
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]))
-    records.record(pw("/mnt/kv/b"), CAT, 0)
+
+    def opened(*names: str) -> None:
+        for name in names:
+            records.record(pw(f"/mnt/kv/{name}"), CAT, 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", disk)
+            pen.write([theirs.recv(1 << 16) for _ in names])
+        records.settle()
 
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, "")
 
-    monkeypatch.setattr(os, "write", full)
-    for _ in range(5):
-        records.record(pw("/mnt/kv/c"), CAT, 0)
-    assert [row["code"] for row in causes.problems()] == ["Audit-ENOSPC"]
-    monkeypatch.setattr(os, "write", write)
-    records.record(pw("/mnt/kv/d"), CAT, 0)
+    with ours, theirs:
+        disk: Any = write
+        opened("a")
+        disk = lambda fd, data: write(fd, data[: data.index(b"\n") + 11])  # noqa: E731
+        opened("b", "c", "d")
+        disk = full
+        for _ in range(5):
+            opened("e")
+        assert [row["code"] for row in causes.problems()] == ["Audit-ENOSPC"]
+        disk = write
+        opened("f", "g")
     whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    assert [json.loads(line)["path"] for line in whole] == ["/mnt/kv/a", "/mnt/kv/d"]
-    assert (metrics.records, metrics.lost) == (2, 6)
-    assert caplog.text.count("opens are not recorded") == 1
+    assert [json.loads(line)["path"] for line in whole] == [f"/mnt/kv/{name}" for name in "abfg"]
+    assert (metrics.records, metrics.lost) == (4, 7)
+    assert caplog.text.count("opens are not recorded") == 2, "as it began, and as it ended"
     assert causes.problems() == []
+
+
+def test_a_disk_that_does_not_answer_is_a_problem_and_its_answer_the_end_of_it(
+    autojump_clock: MockClock,
+) -> None:
+    memory = os.memfd_create("tallies")
+    os.ftruncate(memory, BYTES)
+    tallies, now = Tallies(memory), [100.0]
+    earlier, row = tallies.begin(), tallies.begin()
+    tallies.put(earlier, Tally(10, 5, errno.ENOSPC))
+    ours, theirs = journal()
+    with ours, theirs:
+        records, metrics, causes = audit(ours.fileno(), tallies=tallies, clock=lambda: now[0])
+        tallies.put(row, Tally(since=99.0))
+        records.settle()
+        assert causes.problems() == [], "a second is no hang"
+        now[0] += 10
+        records.settle()
+        assert [row["code"] for row in causes.problems()] == ["Audit-ETIMEDOUT"]
+        while metrics.lost == 0:  # none of these waits: it is known that nobody takes them
+            assert records.record(pw("/mnt/kv/x"), CAT, 0) is None
+        tallies.put(row, Tally(written=7))
+        records.settle()
+        assert causes.problems() == []
+        assert (metrics.records, metrics.lost) == (7, 1), "what was before this worker is not its own"
 
 
 def journal() -> tuple[socket.socket, socket.socket]:
@@ -180,20 +254,40 @@ def test_what_is_no_regular_file_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_after_a_logrotate_a_new_file_is_opened_and_a_failure_keeps_the_old_one(tmp_path: Path) -> None:
-    target = AuditTarget(str(tmp_path / "log"))
-    assert target.fd is not None
-    (tmp_path / "log").rename(tmp_path / "log.1")
-    target.reopen()
-    os.write(target.fd, b"new")
-    assert ((tmp_path / "log").read_text(), (tmp_path / "log.1").read_text()) == ("new", "")
-    (tmp_path / "log").rename(tmp_path / "log.2")
-    (tmp_path / "log").mkdir()
+def test_after_a_logrotate_a_new_file_is_opened_and_a_failure_keeps_the_old_one(file: File) -> None:
+    file.put("before")
+    file.settled(1)
+    moved = file.path.with_suffix(".1")
+    file.path.rename(moved)
+    file.target.reopen(file.buried.append)
+    file.put("new")
+    file.settled(2)
+    assert (file.path.read_text(), moved.read_text()) == ("new\n", "before\n")
+    file.path.rename(moved)
+    file.path.mkdir()
     with pytest.raises(KeyVaultFSError, match="directory"):
-        target.reopen()
-    os.write(target.fd, b"er")
-    assert (tmp_path / "log.2").read_text() == "newer"
-    os.close(target.fd)
+        file.target.reopen(file.buried.append)
+    file.put("er")
+    file.settled(3)
+    assert moved.read_text() == "new\ner\n"
+
+
+def test_who_writes_is_replaced_when_he_dies_and_no_record_waits_in_vain(file: File) -> None:
+    os.kill(file.writer, signal.SIGKILL)
+    os.waitid(os.P_PID, file.writer, os.WEXITED | os.WNOWAIT)
+    file.put("while nobody writes")
+    file.target.mind(1000.0, file.buried.append)
+    assert file.buried == [file.writer]
+    assert file.settled(1).lost == 0
+    assert file.path.read_text() == "while nobody writes\n"
+
+
+def test_who_writes_is_no_longer_root_and_holds_nothing_else(file: File) -> None:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{file.writer}/status").read_text().splitlines())
+    nobody = 65534 if os.geteuid() == 0 else os.geteuid()
+    assert status["Uid"].split() == [str(nobody)] * 4
+    held = {os.readlink(fd).partition(":")[0] for fd in Path(f"/proc/{file.writer}/fd").iterdir()}
+    assert held == {"/dev/null", "socket", str(file.path)}
 
 
 # --- who asks ----------------------------------------------------------------------------------------------

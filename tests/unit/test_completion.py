@@ -30,7 +30,7 @@ ZSH = """
 PS1='ready: '
 keyvaultfs() {{ printf '<%s>' "$@" >>{folder}/typed; printf '\\n' >>{folder}/typed; }}
 fpath=({folder} $fpath)
-autoload -U compinit && compinit -u -D
+autoload -U compinit && compinit -u -d {folder}/zcompdump
 """
 
 

@@ -585,6 +585,32 @@ async def test_what_follows_an_answer_is_no_answer_to_the_next_request(transport
         assert vault.connections == 3
 
 
+@pytest.mark.parametrize(
+    ("lines", "name", "value"),
+    [
+        ("WWW-Authenticate: Bearer a=b\r\nwww-authenticate: NTLM", "www-authenticate", "Bearer a=b, NTLM"),
+        (
+            "WWW-Authenticate: Negotiate\r\nWww-Authenticate: X\r\nX: y\r\nWWW-AUTHENTICATE: Bearer a=b",
+            "www-authenticate",
+            "Negotiate, X, Bearer a=b",
+        ),
+        ("Retry-After: 3\r\nRetry-After: 3", "retry-after", "3"),
+    ],
+)
+async def test_lines_of_one_header_are_one_list(
+    transport: Transport, lines: str, name: str, value: str
+) -> None:
+    head = f"HTTP/1.1 401 Unauthorized\r\n{lines}\r\nContent-Length: 2\r\n\r\n{{}}"
+    with Peer(peer.says(head.encode())) as vault, trio.fail_after(10):
+        assert (await transport.get(vault.url(), {})).headers[name] == value
+
+
+async def test_an_encoding_in_any_of_several_lines_is_an_encoding(transport: Transport) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}"
+    with Peer(peer.says(head)) as vault:
+        assert await ask(transport, vault.url(), 10) == "Compressed"
+
+
 async def test_an_answer_just_below_the_limit_is_read(transport: Transport) -> None:
     size = (1 << 20) - 200
     body = b"{" + b" " * (size - 2) + b"}"

@@ -19,6 +19,7 @@ from keyvaultfs.files.made import Made
 from keyvaultfs.files.names import Starred
 from keyvaultfs.files.recipes import Formatted, OneSecret, Source, Value
 from keyvaultfs.files.rules import NO_LOOK
+from keyvaultfs.files.shown import Shown
 from keyvaultfs.files.sources import Sources
 from keyvaultfs.files.tree import File, Map, Tree
 from keyvaultfs.log import Causes
@@ -90,7 +91,7 @@ async def mounted(
     async with world(**kwargs) as found:
         tree = Tree([(path, recipe, NO_LOOK) for path, recipe in (named or {}).items()], maps, flat=flat)
         broken = Breakage(Causes(trio.current_time))
-        sources = Sources(found.cache, tags)
+        sources = Sources(found.cache, Shown(tags=tags))
         editions = Editions(found.cache, sources, Made(found.cache.store), broken, decode=decode)
         yield Mount(found, tree, editions, Changes(tree, editions))
 

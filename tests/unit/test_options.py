@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvaultfs.cli.main import launch
+from keyvaultfs.cli import arguments
+from keyvaultfs.cli.launch import launch
+from keyvaultfs.cli.main import COMMANDS
 from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import file, options
 from keyvaultfs.settings.places import Path as Place
@@ -379,6 +382,7 @@ def toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+@settings(max_examples=60)
 @given(st.dictionaries(KEYS, st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3), max_size=4))
 def test_each_table_and_key_has_its_line(tables: dict[str, list[dict[str, object]]]) -> None:
     text = ""
@@ -393,3 +397,8 @@ def test_each_table_and_key_has_its_line(tables: dict[str, list[dict[str, object
     places = Places(text)
     assert {path: places.line(path) for path in wanted} == wanted
     assert tomllib.loads(text) == {name: rows for name, rows in tables.items() if rows}
+
+
+def test_each_command_of_the_command_line_is_run_by_a_function() -> None:
+    (found,) = [one for one in arguments.parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    assert sorted(found.choices) == sorted(COMMANDS)

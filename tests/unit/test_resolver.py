@@ -18,6 +18,7 @@ from keyvaultfs.cache.freshness import Limits
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import NotFound
 from keyvaultfs.files.files import Files
+from keyvaultfs.files.shown import Shown
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -80,7 +81,7 @@ class Parts:
             Limits(ttl=10, list_ttl=10, negative_ttl=1, max_stale=100, max_cache=1 << 20, timeout=5),
             store=ValueStore(self.fds[1], 1 << 20),
         )
-        self.files = Files(TREE, self.cache, Causes(trio.current_time))
+        self.files = Files(TREE, self.cache, Causes(trio.current_time), Shown())
         self.build()
 
     def build(self) -> None:

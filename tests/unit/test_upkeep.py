@@ -43,7 +43,7 @@ def fill(vault: FakeVault, number: int) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_a_thousand_values_in_use_cost_one_listing_a_ttl_and_one_get_a_change(
     autojump_clock: MockClock, seed: int
 ) -> None:
@@ -71,9 +71,9 @@ async def test_that_holds_for_any_ttl(autojump_clock: MockClock, ttl: float) -> 
         async with in_use(w, names, ttl / 5):
             await trio.sleep(2 * ttl)
             w.vault.reset()
-            await trio.sleep(20 * ttl)
+            await trio.sleep(10 * ttl)
         assert w.vault.asked["get"] == 0
-        assert 4 * 20 <= w.vault.asked["list"] <= 1.1 * 4 * 20
+        assert 4 * 10 <= w.vault.asked["list"] <= 1.1 * 4 * 10
 
 
 async def test_few_names_of_a_large_vault_are_asked_for_singly(autojump_clock: MockClock) -> None:

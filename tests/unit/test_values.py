@@ -206,7 +206,7 @@ class Life(RuleBasedStateMachine):
             assert image.count(canary) == living
 
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.slow(Life.TestCase)
 TestLife.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 

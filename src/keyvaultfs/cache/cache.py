@@ -23,7 +23,7 @@ from keyvaultfs.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 
     from keyvaultfs.cache.records import Record
     from keyvaultfs.cache.source import SecretSource
@@ -44,6 +44,7 @@ class Cache:
         rng: for jitter.
         store: the values; what a predecessor left in it is taken over.
         matches: whether a name is to be shown at all.
+        shows: whether a secret with these tags is: one that is not is fetched by nobody who was not asked to.
         prefetch: whether a name is to be fetched without being asked for, and kept fresh.
         prefetch_names: names to prefetch that are known without a listing.
         pages_wanted: how many pages of the listing are to be read each `ttl` though nobody asks, as to know which names
@@ -65,6 +66,7 @@ class Cache:
         rng: random.Random,
         store: ValueStore,
         matches: Callable[[SecretName], bool] = lambda _: True,
+        shows: Callable[[Mapping[str, str]], bool] = lambda _: True,
         prefetch: Callable[[SecretName], bool] = lambda _: False,
         prefetch_names: tuple[SecretName, ...] = (),
         pages_wanted: Callable[[], float] = lambda: 0,
@@ -84,9 +86,12 @@ class Cache:
         self._nursery: trio.Nursery | None = None
         self.listings = Listings(self._known, source, self.outage, self._home, matches)
         self.listings.told = listed
-        self._fetches = Fetches(self._known, source, self.outage, self._home, concurrency)
+        self._fetches = Fetches(
+            self._known, source, self.outage, self._home, concurrency=concurrency, hidden=self.hides
+        )
         self.admission = Admission(limits, self.listings, causes, concurrency)
         self._matches = matches
+        self._shows = shows
         self._prefetch = prefetch
         self._read_ahead = ReadAhead()
         self._refresher = Refresher(
@@ -99,6 +104,7 @@ class Cache:
             held=held,
             let_go=let_go,
             prefetch=prefetch,
+            shows=shows,
             prefetch_names=prefetch_names,
             pages_wanted=pages_wanted,
         )
@@ -261,15 +267,28 @@ class Cache:
             else {
                 str(item.name): item.properties.expires
                 for item in self.listings.last.items
-                if item.properties.expires is not None and self._matches(item.name)
+                if item.properties.expires is not None and self._is_shown(item)
             }
         )
         for record in self.records.values():
             if record.properties is not None:
                 found.pop(str(record.name), None)
-                if record.properties.expires is not None:
+                if record.properties.expires is not None and self._shows(record.properties.tags):
                     found[str(record.name)] = record.properties.expires
         return found
+
+    def hides(self, name: SecretName) -> bool:
+        """Whether a secret is known to have tags of one that is not to be shown."""
+        tags = self.tags(name)
+        return tags is not None and not self._shows(tags)
+
+    def tags(self, name: SecretName) -> Mapping[str, str] | None:
+        """A secret's tags, as they were last heard of; None when they never were."""
+        record, listing = self.records.get(name.key), self.listings.last
+        if record is not None and record.properties is not None and not record.outdated:
+            return record.properties.tags
+        position = None if listing is None else listing.positions.get(name.key)
+        return None if listing is None or position is None else listing.items[position].properties.tags
 
     def snapshot(self) -> dict[str, Any]:
         """For the files ``status`` and ``metrics``; never a value.
@@ -304,6 +323,9 @@ class Cache:
         """Ask for a name that the listing lacks: names may move between its pages."""
         self._fetches.soon(self._known.record(name))
 
+    def _is_shown(self, item: ListItem) -> bool:
+        return self._matches(item.name) and self._shows(item.properties.tags)
+
     def _home(self) -> trio.Nursery:
         assert self._nursery is not None, "run() has not started"
         return self._nursery
@@ -335,5 +357,5 @@ class Cache:
             ahead = self._known.record(item.name)
             known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
             known = known or self._known.was_refused(item.name)
-            if self._matches(item.name) and item.properties.enabled and not known:
+            if self._is_shown(item) and item.properties.enabled and not known:
                 self._fetches.soon(ahead)

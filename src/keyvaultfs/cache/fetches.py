@@ -30,6 +30,7 @@ class Fetches:
         outage: is told whether anybody answers.
         home: the nursery in which they run, whoever wants them.
         concurrency: how many may be under way that nobody waits for.
+        hidden: whether a secret is known to be none of this mount's.
     """
 
     def __init__(
@@ -38,13 +39,16 @@ class Fetches:
         source: SecretSource,
         outage: Outage,
         home: Callable[[], trio.Nursery],
+        *,
         concurrency: int,
+        hidden: Callable[[SecretName], bool],
     ) -> None:
         self._known = known
         self._source = source
         self._outage = outage
         self._metrics = known.metrics
         self._home = home
+        self._hidden = hidden
         self._current: Flights[Entry] = Flights()
         self._by_id: Flights[Secret] = Flights()
         self._versions: Flights[tuple[VersionItem, ...]] = Flights()
@@ -101,7 +105,10 @@ class Fetches:
             self._known.is_current(record, secret, sent if epoch == self._epoch else NEVER)
         except ANSWERED_NO as exc:
             self._known.answered_no(record, exc, trio.current_time())
-            self._outage.refused(name, exc, trio.current_time())
+            if self._hidden(record.name):  # that it is refused is no trouble of this mount, and is not told
+                self._outage.answered(name, trio.current_time())
+            else:
+                self._outage.refused(name, exc, trio.current_time())
             raise
         except NOBODY_ANSWERED as exc:
             self._known.nobody_answered(record, exc, trio.current_time())

@@ -11,7 +11,7 @@ from keyvaultfs.cache import freshness
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from keyvaultfs.cache.admission import Admission
     from keyvaultfs.cache.fetches import Fetches
@@ -41,6 +41,7 @@ class Refresher:
         held: names and versions that others still hold on to.
         let_go: asks them to, best effort.
         prefetch: whether a name is to be fetched without being asked for, and kept fresh.
+        shows: whether a secret with these tags is.
         prefetch_names: names to prefetch that are known without a listing.
         pages_wanted: as of `Cache`.
     """
@@ -57,6 +58,7 @@ class Refresher:
         held: Callable[[], Collection[tuple[SecretName, Version]]],
         let_go: Callable[[SecretName], None],
         prefetch: Callable[[SecretName], bool],
+        shows: Callable[[Mapping[str, str]], bool],
         prefetch_names: tuple[SecretName, ...],
         pages_wanted: Callable[[], float],
     ) -> None:
@@ -69,6 +71,7 @@ class Refresher:
         self._held = held
         self._let_go = let_go
         self._prefetch = prefetch
+        self._shows = shows
         self._prefetch_names = prefetch_names
         self._pages_wanted = pages_wanted
         self._rng = rng
@@ -98,7 +101,8 @@ class Refresher:
         if record is None or record.version is None or record.properties is None:
             if record is not None:
                 self._known.is_there(record, item, sent)
-            if item.properties.enabled and self._prefetch(item.name):
+            properties = item.properties
+            if properties.enabled and self._prefetch(item.name) and self._shows(properties.tags):
                 self._fetch_unless_refused(self._known.record(item.name), sent)
             return
         if record.checked >= sent:

@@ -7,7 +7,8 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from keyvaultfs.cli.main import guarded, launch, say
+from keyvaultfs.cli.launch import launch
+from keyvaultfs.cli.messages import guarded, say
 from keyvaultfs.errors import KeyVaultFSError, UsageError
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyvaultfs.cache.cache import Cache
+    from keyvaultfs.files.shown import Shown
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.log import Causes
     from keyvaultfs.model import ListItem, SecretName, VersionItem
@@ -26,7 +27,7 @@ class Files:
 
     Args:
         decode: whether the tag ``file-encoding`` is obeyed where a file does not say.
-        tags: a secret without one of them is none of this mount's.
+        shown: which secrets are this mount's.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class Files:
         tree: Tree,
         cache: Cache,
         causes: Causes,
+        shown: Shown,
         *,
         decode: bool = False,
-        tags: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.tree = tree
         self.broken = Breakage(causes)
-        self._sources = sources = Sources(cache, tags)
+        self._sources = sources = Sources(cache, shown)
         self.editions = Editions(cache, sources, Made(cache.store), self.broken, decode=decode)
         self.listing = Listing(tree, cache, sources)
         self.changes = Changes(tree, self.editions)
@@ -73,13 +74,19 @@ class Files:
         for one in file.recipe.sources:
             self._cache.verify(one.name)
 
+    async def see_whether_shown(self, name: SecretName) -> None:
+        """See `Sources.see_whether_shown`."""
+        await self._sources.see_whether_shown(name)
+
     async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         """All versions of a secret, asked of the vault each time.
 
         Raises:
             NotFound, Refused, Unavailable, trio.TooSlowError: as `Cache.get`.
         """
-        return await self._cache.versions(name)
+        await self.see_whether_shown(name)
+        items = await self._cache.versions(name)
+        return tuple(item for item in items if self._sources.shows(item.properties.tags))
 
     def current(self, path: str) -> tuple[str, int | None] | None:
         """The edition that a path shows now, and since when, in Unix seconds: as far as that is known without asking.
@@ -90,6 +97,8 @@ class Files:
         file = self.tree.find(path)
         if not isinstance(file, File):
             return None
+        if any(self._sources.hides(one.name) for one in file.recipe.sources):
+            return "", None
         records = [
             self._cache.records.get(one.name.key) for one in file.recipe.sources if one.version is None
         ]

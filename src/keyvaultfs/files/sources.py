@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict, judge
-from keyvaultfs.errors import NotFound, Unavailable
+from keyvaultfs.errors import NotFound, Refused, Unavailable
+from keyvaultfs.files.recipes import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keyvaultfs.cache.cache import Cache, Entry
-    from keyvaultfs.files.recipes import Source
+    from keyvaultfs.files.shown import Shown
     from keyvaultfs.model import Properties, SecretName, Version, VersionItem
 
 NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
@@ -51,18 +52,37 @@ class Sources:
     """Joins sources with the cache.
 
     Args:
-        tags: a secret without one of them is none of this mount's.
+        shown: a secret that is not is none of this mount's.
     """
 
-    def __init__(self, cache: Cache, tags: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(self, cache: Cache, shown: Shown) -> None:
         self._cache = cache
-        self._tags = tags
+        self._shown = shown
         self._pinned: dict[tuple[str, str], Part] = {}
         self._versions: dict[str, _Versions] = {}
 
     def shows(self, tags: Mapping[str, str]) -> bool:
         """Whether a secret with these tags is one of this mount's."""
-        return all(tags.get(key) == value for key, value in self._tags)
+        return self._shown.by_tags(tags)
+
+    def hides(self, name: SecretName) -> bool:
+        """Whether a secret is known to be none of this mount's."""
+        return bool(self._shown.tags) and self._cache.hides(name)
+
+    async def see_whether_shown(self, name: SecretName) -> None:
+        """Ask for a secret if need be: where its current version is not shown, no earlier one is.
+
+        Raises:
+            NotFound: it is none of this mount's, or there is no such secret.
+            Unavailable, trio.TooSlowError: nobody answered.
+        """
+        if not self._shown.tags:
+            return
+        try:
+            await self.get(Source(name))
+        except Refused:
+            if self._cache.tags(name) is None:  # it is disabled, and nobody has listed the vault
+                raise NotFound("NotShown") from None
 
     def last(self, source: Source) -> Part | None:
         """What was last heard of, whether it may be served or not; never waits."""
@@ -100,7 +120,12 @@ class Sources:
         """
         if source.version is not None:
             return await self._of_version(source, source.version)
-        entry = await self._cache.get(source.name, uid)
+        try:
+            entry = await self._cache.get(source.name, uid)
+        except Refused:
+            if self.hides(source.name):
+                raise NotFound("NotShown") from None
+            raise
         if not self.shows(entry.properties.tags):
             raise NotFound("NotShown")
         if not source.previous:

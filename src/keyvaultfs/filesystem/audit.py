@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.askers import Asker
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import AuditMetrics
+    from keyvaultfs.tallies import Tallies
 
 _LOST = "opens are not recorded (option audit)"
 _PATIENCE_SECONDS = 1.0
+_HANGS_SECONDS = 3.0
+"""A disk may take that long for what it is given to write, and not longer."""
+
 _MESSAGE_ID = "a3d2c1f0b6f04f5e9d0c7b1e5a8f4c27"
 
 
@@ -50,14 +54,16 @@ class Format(Protocol):
 
 
 class Audit:
-    """Writes records before the kernel has its answer, so that no open that succeeded lacks one after a take-over.
+    """Hands records on before the kernel has its answer, so that no open that succeeded lacks one after a take-over.
 
     A record that cannot be written fails no open: it is counted, and said once.
 
     Args:
-        fd: a file, or a socket to the journal, in non-blocking mode.
+        fd: a socket in non-blocking mode, of the journal or of the keeper's child that writes a file.
         form: a `JsonLine`, or `journal_entry`.
+        tallies: what that child has written; None where what is handed on counts as written.
         wait_writable: waits until `fd` takes a record.
+        clock: the monotonic clock, which the child shares.
     """
 
     def __init__(
@@ -66,18 +72,24 @@ class Audit:
         form: Format,
         metrics: AuditMetrics,
         causes: Causes,
+        tallies: Tallies | None = None,
+        *,
         wait_writable: Callable[[int], Coroutine[Any, Any, None]] = trio.lowlevel.wait_writable,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fd = fd
         self._form = form
         self._metrics = metrics
         self._causes = causes
+        self._tallies = tallies
         self._wait_writable = wait_writable
+        self._clock = clock
         self._failing = False
-        self._torn = False
+        self._lost = 0
+        self._earlier = None if tallies is None else tallies.total()
 
     def record(self, subject: Subject, asker: Asker, code: int) -> Coroutine[Any, Any, None] | None:
-        """Write a record now, or give a coroutine that waits a moment for a journal that is behind.
+        """Hand a record on now, or give a coroutine that waits a moment for who is behind with them.
 
         Args:
             subject: the file.
@@ -87,7 +99,7 @@ class Audit:
         outcome = errno.errorcode.get(code, str(code)) if code else "opened"
         data = self._form(subject, asker, outcome, code)
         try:
-            self._write(data)
+            self._hand_on(data)
         except BlockingIOError:
             if not self._failing:
                 return self._later(data)
@@ -96,12 +108,27 @@ class Audit:
             self._lose(exc.errno or errno.EIO)
         return None
 
+    def settle(self) -> None:
+        """Learn what has become of what was handed on. To be called every moment, and before it is told."""
+        if self._tallies is None or self._earlier is None:
+            return
+        tally, earlier, lost = self._tallies.total(), self._earlier, self._metrics.lost
+        self._metrics.records = tally.written - earlier.written
+        self._metrics.lost = self._lost + tally.lost - earlier.lost
+        code = tally.code
+        if tally.since and self._clock() - tally.since > _HANGS_SECONDS:
+            code = errno.ETIMEDOUT
+        if code and (not self._failing or self._metrics.lost > lost):
+            self._begin(code)
+        elif not code:
+            self._end()
+
     async def _later(self, data: bytes) -> None:
         with trio.move_on_after(_PATIENCE_SECONDS):
             while True:
                 await self._wait_writable(self._fd)
                 try:
-                    self._write(data)
+                    self._hand_on(data)
                 except BlockingIOError:
                     continue
                 except OSError as exc:
@@ -109,21 +136,27 @@ class Audit:
                 return
         self._lose(errno.EAGAIN)
 
-    def _write(self, data: bytes) -> None:
-        whole = b"\n" + data if self._torn else data
-        written = os.write(self._fd, whole)
-        self._torn = written < len(whole)
-        if self._torn:  # as on a full disk; the next record begins on a line of its own
-            raise OSError(errno.ENOSPC, "")
-        self._metrics.records += 1
+    def _hand_on(self, data: bytes) -> None:
+        os.write(self._fd, data)
+        if self._tallies is None:
+            self._metrics.records += 1
+            self._end()
+
+    def _lose(self, code: int) -> None:
+        self._lost += 1
+        self._metrics.lost += 1
+        if code == errno.EAGAIN and self._tallies is not None:
+            code = errno.ETIMEDOUT
+        self._begin(code)
+
+    def _begin(self, code: int) -> None:
+        self._failing = True
+        self._causes.begin(_LOST, error=f"Audit-{errno.errorcode.get(code, code)}")
+
+    def _end(self) -> None:
         if self._failing:
             self._failing = False
             self._causes.end(_LOST)
-
-    def _lose(self, code: int) -> None:
-        self._metrics.lost += 1
-        self._failing = True
-        self._causes.begin(_LOST, error=f"Audit-{errno.errorcode.get(code, code)}")
 
 
 class JsonLine:

@@ -279,7 +279,9 @@ class Operations(pyfuse3.Operations):
             directory = self._table.directories.of(secret)
             self._table.looked_up(directory)
             return self._control.directory(directory.inode)
-        return await self._resolver.pinned(self._secret_of(parent), os.fsdecode(name))
+        secret = self._secret_of(parent)
+        await self._files.see_whether_shown(secret)
+        return await self._resolver.pinned(secret, os.fsdecode(name))
 
     def _control_attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         found = self._control.attributes(inode)

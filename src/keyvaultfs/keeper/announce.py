@@ -189,7 +189,7 @@ def poke(mountpoint: str) -> int:
     if pid:
         return pid
     try:
-        _close_all_but(())
+        close_all_but(())
         os.statvfs(mountpoint)
     except OSError:
         pass
@@ -231,10 +231,11 @@ def _become_child(sock: int, clone: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
-    _close_all_but({sock, clone} - {-1})
+    close_all_but({sock, clone} - {-1})
 
 
-def _close_all_but(kept: Collection[int]) -> None:
+def close_all_but(kept: Collection[int]) -> None:
+    """Let go of every descriptor but the standard streams and these."""
     first = 3
     for fd in sorted(kept):
         os.closerange(first, fd)

@@ -1,21 +1,41 @@
-"""Where records of opens go (option ``audit``): opened here, since the worker may not, and handed to each worker."""
+"""Where records of opens go (option ``audit``): the journal's socket, or one to a child that writes a file."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
-import stat
+import time
+from typing import TYPE_CHECKING
 
+from keyvaultfs import ipc, tallies
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper.process import high
+from keyvaultfs.keeper.recorder import Recorder
+from keyvaultfs.tallies import Tallies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 JOURNAL = "journal"
 _SOCKET = "/run/systemd/journal/socket"
+_OPEN_SECONDS = 5.0
+_REOPEN_SECONDS = 1.0
+"""The keeper does nothing else meanwhile."""
+
+_END_SECONDS = 1.0
+_AGAIN_SECONDS = 5.0
+_QUEUE_BYTES = 1 << 20
+_WORDS = {
+    errno.ELOOP: "it is a symbolic link",
+    errno.ENXIO: "it is no regular file",
+    errno.ETIMEDOUT: "it cannot be opened in time: its file system does not answer",
+}
 
 
 class AuditTarget:
-    """The open file, or a socket to the journal; nothing without the option.
+    """A socket that takes records, for each worker; nothing without the option.
 
     Args:
         option: ``journal``, an absolute path, or None.
@@ -26,40 +46,122 @@ class AuditTarget:
 
     def __init__(self, option: str | None) -> None:
         self._option = option
-        self.fd = None if option is None else high(_opened(option))
+        self._file: _File | None = None
+        self._journal: int | None = None
+        if option is None:
+            return
+        with _explained(option):
+            if option == JOURNAL:
+                self._journal = high(_journal())
+            else:
+                self._file = _File(option)
 
-    def reopen(self) -> None:
+    def descriptors(self) -> Mapping[int, int]:
+        """What a worker is handed, by the number that it is to find it at."""
+        if self._file is not None:
+            return {ipc.AUDIT_FD: self._file.socket, ipc.TALLIES_FD: self._file.tallies}
+        return {} if self._journal is None else {ipc.AUDIT_FD: self._journal}
+
+    def reopen(self, bury: Callable[[int], None]) -> None:
         """Open it anew, as after logrotate(8) moved it; what is open stays so when that fails.
+
+        Args:
+            bury: is given a child that ends, to reap it.
 
         Raises:
             KeyVaultFSError: it failed.
         """
-        if self._option is None or self.fd is None:
+        if self._option is None:
             return
-        fresh = high(_opened(self._option))
-        os.close(self.fd)
-        self.fd = fresh
+        with _explained(self._option):
+            if self._file is not None:
+                self._file.reopen(bury)
+            else:
+                fresh = high(_journal())
+                assert self._journal is not None
+                os.close(self._journal)
+                self._journal = fresh
+
+    def mind(self, now: float, bury: Callable[[int], None]) -> None:
+        """See that there is somebody who writes; to be called every moment."""
+        if self._file is not None:
+            self._file.mind(now, bury)
+
+    def end(self) -> None:
+        """The workers are gone: wait a moment for what they left to be written."""
+        if self._file is not None:
+            self._file.end()
 
 
-def _opened(option: str) -> int:
+class _File:
+    """A file, the child that writes it, and the records that wait for it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.tallies = high(os.memfd_create("keyvaultfs-audit", os.MFD_CLOEXEC))
+        os.ftruncate(self.tallies, tallies.BYTES)
+        self._counts = Tallies(self.tallies)
+        inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._inner = socket.socket(fileno=high(inner.detach()))
+        outer.setblocking(False)
+        for option in (socket.SO_SNDBUF, 32):  # 32: SO_SNDBUFFORCE, for root, beyond net.core.wmem_max
+            with contextlib.suppress(OSError):
+                outer.setsockopt(socket.SOL_SOCKET, option, _QUEUE_BYTES)
+        self.socket = high(outer.detach())
+        self._again = 0.0
+        try:
+            self._recorder = self._started(_OPEN_SECONDS)
+        except OSError:
+            self._close()
+            raise
+        self._recorder.begin()
+
+    def reopen(self, bury: Callable[[int], None]) -> None:
+        fresh = self._started(_REOPEN_SECONDS, bury)
+        self._recorder.dismiss(_END_SECONDS)
+        bury(self._recorder.pid)
+        self._recorder = fresh
+        fresh.begin()
+
+    def mind(self, now: float, bury: Callable[[int], None]) -> None:
+        if now < self._again or not self._recorder.ended():
+            return
+        self._again = now + _AGAIN_SECONDS
+        self._recorder.let_go()
+        bury(self._recorder.pid)
+        self._recorder = Recorder(self._path, self._inner, self._counts)
+        self._recorder.begin()
+
+    def end(self) -> None:
+        self._close()  # ours was the last one that records come from: the child reads on to the end
+        end = time.monotonic() + _END_SECONDS
+        while time.monotonic() < end and os.waitpid(self._recorder.pid, os.WNOHANG)[0] == 0:
+            time.sleep(0.005)
+        self._recorder.let_go()
+
+    def _close(self) -> None:
+        self._inner.close()
+        os.close(self.socket)
+        os.close(self.tallies)
+
+    def _started(self, seconds: float, bury: Callable[[int], None] = lambda _: None) -> Recorder:
+        found = Recorder(self._path, self._inner, self._counts)
+        try:
+            found.opened(seconds)
+        except OSError:
+            found.kill()
+            bury(found.pid)
+            raise
+        return found
+
+
+@contextlib.contextmanager
+def _explained(option: str) -> Iterator[None]:
     try:
-        return _journal() if option == JOURNAL else _file(option)
+        yield
     except OSError as exc:
-        words = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: "it is no regular file"}
-        why = words.get(exc.errno or 0) or exc.strerror or "it cannot be opened"
-        raise KeyVaultFSError("", f"audit={option}: {why}") from None
-
-
-def _file(path: str) -> int:
-    # Without waiting: the open of a FIFO would wait for its reader.
-    flags = (
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    )
-    fd = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.ENXIO, "")
-    return fd
+        code = exc.errno or errno.EIO
+        raise KeyVaultFSError("", f"audit={option}: {_WORDS.get(code) or os.strerror(code)}") from None
 
 
 def _journal() -> int:

@@ -118,6 +118,7 @@ class Keeper:
         self.notifier.send("STOPPING=1")
         self.guard.run(self._unmount)
         self.guard.run(self.workforce.dismiss)
+        self.guard.run(self.audit.end)
         if self._mounted is None:
             self.sink.say(_ERR if self._exit else _INFO, self._stop)
         self._tell_mounted(self._exit, self._stop)
@@ -272,6 +273,7 @@ class Keeper:
         for token, code in self.announcer.mind(now, self.children.bury):
             for life in self.succession.lives():
                 life.process.channel.send("announced", token=token, code=code)
+        self.audit.mind(now, self.children.bury)
         self.sink.flush()
         period = self.notifier.watchdog_seconds
         if period is not None and now >= self._next_watchdog and self.supervisor.step(now) is not Step.KILL:

@@ -96,7 +96,7 @@ class Workforce:
         """Start a successor beside the worker that serves."""
         self._notifier.reloading()
         try:
-            self._audit.reopen()
+            self._audit.reopen(self._children.bury)
         except KeyVaultFSError as exc:
             self._sink.say(_ERR, f"{exc}; records go where they went")
         self._sink.say(_INFO, "reload: a new worker starts; the old one serves until it is ready")
@@ -132,9 +132,7 @@ class Workforce:
 
     def _start(self) -> None:
         self._started += 1
-        more = {ipc.READERS_FD: self._readers}
-        if self._audit.fd is not None:
-            more[ipc.AUDIT_FD] = self._audit.fd
+        more = {ipc.READERS_FD: self._readers, **self._audit.descriptors()}
         charge = ipc.Charge(
             launch=self._launch,
             init=self._init.hex(),

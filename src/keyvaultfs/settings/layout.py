@@ -13,6 +13,7 @@ from keyvaultfs.files.rules import Look, Rule
 from keyvaultfs.files.tree import Map, Tree
 from keyvaultfs.settings import kinds
 from keyvaultfs.settings.file import Document, configuration
+from keyvaultfs.settings.kind import as_text
 from keyvaultfs.settings.recipes import RECIPE_KEYS, recipe
 
 if TYPE_CHECKING:
@@ -221,14 +222,14 @@ def _units(value: Any) -> tuple[str, ...]:
 
 
 def _secrets_pattern(value: Any) -> names.Starred:
-    found = names.Starred(kinds.as_text(value))
+    found = names.Starred(as_text(value))
     if not all(letter in kinds.NAME_LETTERS for letter in found.before + found.after):
         raise ValueError("a secret's name with exactly one *: letters, digits and '-'")
     return found
 
 
 def _files_pattern(value: Any) -> names.Starred:
-    found = names.Starred(kinds.as_text(value))
+    found = names.Starred(as_text(value))
     names.check(found.filled("x"))
     if "/" in found.after:
         raise ValueError("a path whose * is in its last part")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from keyvaultfs.errors import UsageError
 from keyvaultfs.identity import kinds as identities
 from keyvaultfs.ipc import one_line
-from keyvaultfs.settings import kinds
+from keyvaultfs.settings import kinds, locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from keyvaultfs.settings.kinds import Kind
+    from keyvaultfs.settings.kind import Kind
 
 _LONGEST_SHOWN = 200
 """Letters of what somebody wrote that a message about it quotes: it is one line, and can be read."""
@@ -53,7 +53,7 @@ def described(option: Option) -> str:
 
 
 def _option(kind: Kind, default: Any, words: str, *, hidden: bool = False) -> Any:
-    private = kind is kinds.PROXY
+    private = kind is locations.PROXY
     return field(default=default, metadata={"row": (kind, words, hidden)}, repr=not private)
 
 
@@ -73,7 +73,7 @@ class Settings:
     )
     max_requests: int = _option(kinds.count(1, 256), 16, "how many requests to the vault may be in flight")
     announce: str = _option(
-        kinds.words("WHEN", "auto", "yes", "no"),
+        kinds.choice("WHEN", "auto", "yes", "no"),
         "auto",
         "look for changes that nobody asks for: yes, no, or auto (while the listing is short)",
     )
@@ -83,24 +83,26 @@ class Settings:
         kinds.text("ID"), None, "the user-assigned identity with this resource id"
     )
     auth: str = _option(
-        kinds.words("HOW", *identities.KINDS),
+        kinds.choice("HOW", *identities.KINDS),
         "imds",
         "where tokens come from: "
         + ", ".join(f"{row.word} ({row.phrase})" for row in identities.KINDS.values()),
     )
     imds_endpoint: str | None = _option(
-        kinds.URL, None, f"base URL of the token endpoint (default: {_ENDPOINTS})"
+        locations.URL, None, f"base URL of the token endpoint (default: {_ENDPOINTS})"
     )
     arc_tokens: str = _option(
-        kinds.FOLDER, "/var/opt/azcmagent/tokens", "where the Azure Arc agent puts its key files"
+        locations.FOLDER, "/var/opt/azcmagent/tokens", "where the Azure Arc agent puts its key files"
     )
     resource: str | None = _option(
-        kinds.RESOURCE, None, "whom tokens are for, where the vault's name does not tell"
+        locations.RESOURCE, None, "whom tokens are for, where the vault's name does not tell"
     )
     api_version: str = _option(kinds.API_VERSION, "7.4", "of the vault's interface")
-    ca_file: str | None = _option(kinds.FILE, None, "authorities to trust instead of the system's")
+    ca_file: str | None = _option(locations.FILE, None, "authorities to trust instead of the system's")
     https_proxy: str | None = _option(
-        kinds.PROXY, None, "proxy for the vault, never for the token endpoint; @FILE: the file has the URL"
+        locations.PROXY,
+        None,
+        "proxy for the vault, never for the token endpoint; @FILE: the file has the URL",
     )
     allow_http_loopback: bool = _option(kinds.FLAG, False, "allow plain HTTP for a vault on loopback")
     uid: int | None = _option(kinds.USER, None, "owner of the files (default: who mounts)")
@@ -108,9 +110,9 @@ class Settings:
     mode: int = _option(kinds.OCTAL, 0o400, "permission bits of a secret's file")
     dir_mode: int = _option(kinds.OCTAL, 0o755, "permission bits of directories")
     allow_other: bool | None = _option(kinds.FLAG, None, "let other users in (default: on when root mounts)")
-    config: str | None = _option(kinds.FILE, None, "a TOML file with these options as keys")
+    config: str | None = _option(locations.FILE, None, "a TOML file with these options as keys")
     run_as: str | None = _option(kinds.USER_NAME, None, "whom the worker becomes when root mounts")
-    audit: str | None = _option(kinds.AUDIT, None, "record each open in this file, or in the journal")
+    audit: str | None = _option(locations.AUDIT, None, "record each open in this file, or in the journal")
     decode: bool = _option(kinds.FLAG, False, "decode values whose tag file-encoding says base64 or hex")
     include: tuple[str, ...] = _option(kinds.GLOBS, (), "show these names only, such as pg-*:app-*")
     exclude: tuple[str, ...] = _option(kinds.GLOBS, (), "do not show these names")

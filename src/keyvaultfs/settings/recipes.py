@@ -13,7 +13,7 @@ from keyvaultfs.content.libraries import MissingLibrary, need
 from keyvaultfs.content.template import Mistake, Template
 from keyvaultfs.files.recipes import Formatted, OneSecret, Rendered, Source, Value
 from keyvaultfs.model import SecretName, version
-from keyvaultfs.settings import kinds
+from keyvaultfs.settings.kind import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -99,7 +99,7 @@ def _one_secret(table: Table) -> Recipe | None:
 
 
 def _rendered(table: Table, kind: str) -> Recipe | None:
-    text = table.value(kind, kinds.as_text if kind == "template" else _read_in(table.document.folder))
+    text = table.value(kind, as_text if kind == "template" else _read_in(table.document.folder))
     if text is None:
         return None
     try:
@@ -159,14 +159,14 @@ def _value(table: Table, which: str | None, key: str) -> Value | None:
 
 def _secret(value: Any) -> SecretName:
     try:
-        return SecretName(kinds.as_text(value))
+        return SecretName(as_text(value))
     except ValueError:
         raise ValueError("a secret's name: 1 to 127 letters, digits and '-'") from None
 
 
 def _version(value: Any) -> Any:
     try:
-        return version(kinds.as_text(value))
+        return version(as_text(value))
     except ValueError:
         raise ValueError("a version's id: 32 lower-case hexadecimal digits") from None
 
@@ -178,7 +178,7 @@ def _previous(value: Any) -> int:
 
 
 def _field(value: Any) -> str:
-    text = kinds.as_text(value)
+    text = as_text(value)
     try:
         parse_field(text)
     except ValueError as exc:
@@ -203,7 +203,7 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[Any], str]:
 
 def _read_in(folder: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
-        path = os.path.join(folder, kinds.as_text(value))  # noqa: PTH118 - as elsewhere in settings
+        path = os.path.join(folder, as_text(value))  # noqa: PTH118 - as elsewhere in settings
         try:
             if not os.path.isfile(path):  # noqa: PTH113
                 raise ValueError("a file beside this one, and there is none of this name")

@@ -24,7 +24,7 @@ from keyvaultfs.transport.bounded import LARGEST
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
@@ -283,8 +283,17 @@ class Transport:
             self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
 
 
+def _joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by lower-case name. Lines of one name are one list (RFC 9110 §5.3); what is only repeated counts once."""
+    found: dict[str, str] = {}
+    for name, value in lines:
+        before = found.get(key := name.lower())
+        found[key] = value if before is None or before == value else f"{before}, {value}"
+    return found
+
+
 def _read(response: Any) -> Answer:
-    headers = {name.lower(): value for name, value in response.headers.items()}
+    headers = _joined(response.headers.items())
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise BadAnswer("Compressed")
     body = response.read(LARGEST, decode_content=False)

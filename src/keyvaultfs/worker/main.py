@@ -6,14 +6,12 @@ from __future__ import annotations
 import encodings.idna
 import encodings.utf_8_sig
 import encodings.utf_16_be  # noqa: F401
-import fnmatch
 import math
 import os
 import platform
 import random
 import time
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
@@ -27,6 +25,7 @@ from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.fence import fence
 from keyvaultfs.files.files import Files
+from keyvaultfs.files.shown import Shown, globs
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.audit import Audit, JsonLine, journal_entry
@@ -42,14 +41,15 @@ from keyvaultfs.filesystem.rotation import Rotation
 from keyvaultfs.log import LOG, Causes
 from keyvaultfs.metrics import Metrics
 from keyvaultfs.model import NAME_PATTERN, SecretName
-from keyvaultfs.settings import kinds
+from keyvaultfs.settings import locations
+from keyvaultfs.tallies import Tallies
 from keyvaultfs.version import package_version
 from keyvaultfs.worker import pump, takeover
 from keyvaultfs.worker.chain import Chain
 from keyvaultfs.worker.gauges import gauges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from keyvaultfs.files.changes import Changed
     from keyvaultfs.files.tree import Tree
@@ -189,6 +189,7 @@ class Worker:
             max_cache=max_cache,
             timeout=settings.timeout,
         )
+        shown = Shown(settings.include, settings.exclude, settings.tags)
         self.cache = Cache(
             chain.client,
             limits,
@@ -196,8 +197,9 @@ class Worker:
             causes=self.causes,
             rng=random.Random(),  # noqa: S311 - spreads requests, guards nothing
             store=ValueStore(ipc.VALUES_FD, max_cache),
-            matches=_globs(settings.include, settings.exclude),
-            prefetch=_globs(settings.prefetch, ()) if settings.prefetch else lambda _: False,
+            matches=shown.by_name,
+            shows=shown.by_tags,
+            prefetch=globs(settings.prefetch) if settings.prefetch else lambda _: False,
             prefetch_names=tuple(
                 SecretName(glob) for glob in settings.prefetch if NAME_PATTERN.fullmatch(glob)
             ),
@@ -207,7 +209,7 @@ class Worker:
             let_go=self._let_go,
             concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
-        self.files = Files(self.tree, self.cache, self.causes, decode=settings.decode, tags=settings.tags)
+        self.files = Files(self.tree, self.cache, self.causes, shown, decode=settings.decode)
         self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
         kept = ipc.READERS_FD if ipc.READERS_FD in self.charge.descriptors else None
         self.readers = Readers(kept, Asker, self.table.handles.__contains__)
@@ -219,6 +221,7 @@ class Worker:
             gauges=self.gauges,
             readers=self._readers,
         )
+        self.audit = self._audit()
         self.operations = Operations(
             files=self.files,
             causes=self.causes,
@@ -237,18 +240,24 @@ class Worker:
                 Askers(),
                 self.readers,
                 mountpoint=self.charge.launch.mountpoint,
-                audit=self._audit(),
+                audit=self.audit,
             ),
         )
 
     def _audit(self) -> Audit | None:
         if ipc.AUDIT_FD not in self.charge.descriptors:
             return None
-        form = journal_entry if self.settings.audit == kinds.JOURNAL else JsonLine()
-        return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes)
+        form = journal_entry if self.settings.audit == locations.JOURNAL else JsonLine()
+        written = Tallies(ipc.TALLIES_FD) if ipc.TALLIES_FD in self.charge.descriptors else None
+        return Audit(ipc.AUDIT_FD, form, self.metrics.audit, self.causes, written)
+
+    def _settle_audit(self) -> None:
+        if self.audit is not None:
+            self.audit.settle()
 
     def status(self) -> dict[str, Any]:
         """What the file ``status`` shows; never a value."""
+        self._settle_audit()
         return {
             "version": _VERSION,
             "vault": self.chain.origin.base_url,
@@ -275,6 +284,7 @@ class Worker:
 
     def gauges(self) -> Gauges:
         """What the file ``metrics`` shows beside the counters; never a value."""
+        self._settle_audit()
         workers, broken = max(1, self.charge.workers), len(self.files.broken)
         found = gauges(self.chain, self.cache, version=_VERSION, workers=workers, broken=broken)
         return {**found, "readers_behind": self.readers.behind(self._current)}
@@ -370,6 +380,7 @@ class Worker:
         while True:
             self.table.settle()
             self.readers.flush()
+            self._settle_audit()
             self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
             await trio.sleep(ipc.HEARTBEAT_SECONDS)
 
@@ -405,15 +416,3 @@ class Worker:
 
 def _boottime_gap() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def _matches(include: tuple[str, ...], exclude: tuple[str, ...], name: SecretName) -> bool:
-    def any_of(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(name.key, pattern.lower()) for pattern in patterns)
-
-    return (not include or any_of(include)) and not any_of(exclude)
-
-
-def _globs(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callable[[SecretName], bool]:
-    """Names that an include glob matches (none given: all), and no exclude glob; without regard to case."""
-    return partial(_matches, include, exclude)

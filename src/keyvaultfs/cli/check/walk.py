@@ -15,6 +15,7 @@ from keyvaultfs.causes import Severity
 from keyvaultfs.cli.check import wires
 from keyvaultfs.cli.check.wires import Trouble
 from keyvaultfs.errors import KeyVaultFSError, Refused
+from keyvaultfs.files.shown import Shown
 from keyvaultfs.identity import claims, kinds
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from keyvaultfs.cli.check.report import Report
     from keyvaultfs.identity.token import AccessToken
-    from keyvaultfs.model import SecretName, Version
+    from keyvaultfs.model import ListItem, Properties, SecretName, Version
     from keyvaultfs.settings.options import Settings
     from keyvaultfs.worker.chain import Chain
 
@@ -218,7 +219,7 @@ class Walk:
                 async with aclosing(self.chain.client.pages()) as pages:
                     async for page in pages:
                         count += len(page)
-                        first = first or next((item.name for item in page if item.properties.enabled), None)
+                        first = first or next(filter(None, map(self._readable, page)), None)
                         if first is not None:
                             break
         except Refused as exc:
@@ -235,7 +236,17 @@ class Walk:
                 else "allowed"
             )
             self.report.ok(PERMISSIONS, "list", shown)
+            if count and first is None:
+                self.report.bad(PERMISSIONS, "shown", "NothingShown")
         return first
+
+    def _readable(self, item: ListItem) -> SecretName | None:
+        """Its name, if the mount would show it and give its value."""
+        return item.name if item.properties.enabled and self._shows(item.name, item.properties) else None
+
+    def _shows(self, name: SecretName, properties: Properties) -> bool:
+        shown = Shown(self.settings.include, self.settings.exclude, self.settings.tags)
+        return shown.by_name(name) and shown.by_tags(properties.tags)
 
     async def _get(self, name: SecretName, version: Version | None) -> None:
         self.report.facts["name"] = str(name)
@@ -243,11 +254,13 @@ class Walk:
         client = self.chain.client
         try:
             with trio.fail_after(self.settings.timeout):
-                await (client.get(name) if version is None else client.get_version(name, version))
+                secret = await (client.get(name) if version is None else client.get_version(name, version))
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             self.report.failed(PERMISSIONS, what, exc, as_bad=Severity.FAIL)
         else:
             self.report.ok(PERMISSIONS, what, "can be read")
+            if not self._shows(name, secret.properties):
+                self.report.bad(PERMISSIONS, f"show {name}", "NotShown")
 
 
 def _life(token: AccessToken) -> str:

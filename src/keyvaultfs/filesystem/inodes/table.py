@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs.filesystem.inodes import numbers
 from keyvaultfs.filesystem.inodes.dirents import Directories, Dirents
+from keyvaultfs.filesystem.inodes.entries import Entries
+from keyvaultfs.filesystem.inodes.handles import Handles
 from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node, State
 from keyvaultfs.filesystem.inodes.slots import Slots
 
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
     from keyvaultfs.files.tree import File, Tree
     from keyvaultfs.filesystem.inodes.nodes import Directory
-    from keyvaultfs.filesystem.inodes.slots import HandleRecord, Records
+    from keyvaultfs.filesystem.inodes.records import HandleRecord, Records
 
     Identity = tuple[str, str, bool]
-
-
-_MOST_SPELLINGS = 4
 
 
 class InodeTable:
@@ -44,24 +41,22 @@ class InodeTable:
         self._origin = origin
         self._wall = wall
         self.nodes: dict[int, Node] = {}
-        self.handles: dict[int, Handle] = {}
-        self.told: dict[str, Node] = {}
-        """by folded name: the inode that the kernel was last given for it"""
-        self.spellings: dict[str, set[bytes]] = {}
-        """by folded name: the first few ways in which the kernel has looked it up; a name of n letters has 2^n"""
         self._by_identity: dict[Identity, Node] = {}
-        self._losers: dict[str, list[Node]] = {}
-        self._unsettled: list[Handle] = []
-        # The kernel may still use handles that a predecessor numbered. So each worker counts from a random number below
-        # 2^61: no two of them come near each other. Handles of directories and control files begin at 2^62, apart.
-        self._handle_numbers = itertools.count(int.from_bytes(os.urandom(8), "little") >> 3)
-        self._tree = tree
         self._slots = Slots(fd, wall(), tree)
         left = self._slots.load()
+        self._handles = Handles(self._slots)
+        self.handles = self._handles.by_number
+        self.settle, self.is_open, self.handle = (
+            self._handles.settle,
+            self._handles.is_open,
+            self._handles.use,
+        )
         self.dirents = Dirents(self._slots, origin, left.dirents)
         self.directories = Directories(
             self._slots, lambda name: self._free(name.key, "versions"), left.directories
         )
+        self._entries = Entries(tree, self.directories)
+        self.told, self.spellings = self._entries.nodes, self._entries.spellings
         self._load(left)
 
     @property
@@ -144,15 +139,10 @@ class InodeTable:
     def give_name(self, node: Node, spelling: bytes) -> bool:
         """The name stands for `node` from now on. Returns as `tell`."""
         if node.state is not State.CURRENT:
-            self._no_loser(node)
+            self._entries.settle(node)
             node.state = State.CURRENT
             self._write(node)
-        self.told[node.name.key] = node
-        spellings = self.spellings.setdefault(node.name.key, set())
-        own = spelling == node.name.raw
-        noted = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
-        if noted:
-            spellings.add(spelling)
+        noted = self._entries.give(node, spelling)
         if node.shown != node.inode:
             self.show(node, node)
         return noted
@@ -193,21 +183,19 @@ class InodeTable:
         """Another version, or none, has taken the name."""
         if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
-            self._losers.setdefault(node.name.key, []).append(node)
+            self._entries.supersede(node)
             self._write(node)
 
     def loser(self, key: str) -> Node | None:
         """The inode that lost this name first of those of which the kernel was not told; None if there is none."""
-        return next(iter(self._losers.get(key, ())), None)
+        return self._entries.first_superseded(key)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
-        self._no_loser(node)
+        self._entries.notified(node)
         if node.state is State.SUPERSEDED and self.has(node):
             node.state = State.NOTIFIED
             self._write(node)
-        if self.told.get(node.name.key) is node:
-            del self.told[node.name.key]
 
     def show(self, node: Node, other: Node) -> None:
         """From now on `node` shows the bytes of `other`, to those as well that may have it open without having read."""
@@ -219,12 +207,9 @@ class InodeTable:
             other.needed += 1
         self._write(node)
         # One inode has one page cache: bytes of two versions would mix in it.
-        for handle in [self.handles[fh] for fh in node.handles]:
-            if handle.doubtful and handle.content is not other:
-                handle.content.needed -= 1
-                other.needed += 1
-                handle.content = other
-                self._slots.write_handle(handle)
+        for handle in self._handles.doubtful(node):
+            if handle.content is not other:
+                self._handles.repoint(handle, other)
         if before is not node:
             before.needed -= 1
             self._drop(before)
@@ -235,44 +220,13 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        fh = next(self._handle_numbers)
-        while fh in self.handles:
-            fh = next(self._handle_numbers)
-        handle = Handle(fh, node, self.content(node), self._slots.take())
-        self._adopt(handle)
-        self._slots.write_handle(handle)
-        self._unsettled.append(handle)
-        return handle
-
-    def settle(self) -> None:
-        """The kernel has had the answers to all earlier OPENs. Called at the begin of each later request."""
-        if not self._unsettled:
-            return
-        for handle in self._unsettled:
-            if handle.fh in self.handles:
-                handle.settled = True
-                self._slots.write_settled(handle)
-        self._unsettled.clear()
-
-    def is_open(self, node: Node) -> bool:
-        """Whether somebody has it open for certain."""
-        return any(not self.handles[fh].doubtful for fh in node.handles)
-
-    def handle(self, fh: int) -> Handle | None:
-        """An open file."""
-        found = self.handles.get(fh)
-        if found is not None:
-            found.doubtful = False
-        return found
+        return self._handles.open(node, self.content(node))
 
     def release(self, fh: int) -> None:
         """Close a handle; one that is gone already is no error (a request may run twice, DESIGN §4)."""
-        handle = self.handles.pop(fh, None)
+        handle = self._handles.close(fh)
         if handle is None:
             return
-        self._slots.give_back(handle.slot)
-        handle.node.handles.discard(fh)
-        handle.content.needed -= 1
         self._drop(handle.node)
         if handle.content is not handle.node:
             self._drop(handle.content)
@@ -286,30 +240,20 @@ class InodeTable:
         ]
 
     def parent(self, key: str) -> int:
-        """The inode of the directory that a file is in, by the file's key."""
-        folder = key.rpartition("/")[0]
-        return self.directories.of(self._tree.directory(folder)).inode if folder else numbers.ROOT
+        """As `Entries.parent`."""
+        return self._entries.parent(key)
 
     def entries(self, keys: Iterable[str] | None = None) -> tuple[tuple[int, bytes], ...]:
-        """Names as the kernel may have them: a directory and a name in it; of all files, or of some by their keys."""
-        wanted = self.spellings if keys is None else keys
-        return tuple((self.parent(key), raw) for key in wanted for raw in self.spellings.get(key, ()))
+        """As `Entries.of_files`."""
+        return self._entries.of_files(keys)
 
     def folders(self) -> tuple[tuple[int, bytes], ...]:
-        """Folders of the configuration as the kernel may have them: a directory and a name in it."""
-        found = [one.name for one in self.directories.by_inode.values() if one.name.key.endswith("/")]
-        return tuple((self.parent(one.key[:-1]), one.key[:-1].rpartition("/")[2].encode()) for one in found)
+        """As `Entries.of_folders`."""
+        return self._entries.of_folders()
 
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
         return [node for node in self.nodes.values() if node.state is State.SUPERSEDED]
-
-    def _no_loser(self, node: Node) -> None:
-        losers = self._losers.get(node.name.key)
-        if losers is not None and node in losers:
-            losers.remove(node)
-            if not losers:
-                del self._losers[node.name.key]
 
     def _held(self, inode: int) -> Node | Dirent | Directory | None:
         return (
@@ -327,8 +271,8 @@ class InodeTable:
         if not node.lookups:
             # The kernel forgets no inode that is open: it never got the answers that these were made for. Not earlier:
             # another reader's OPEN says nothing of them.
-            for fh in [fh for fh in node.handles if self.handles[fh].doubtful]:
-                self.release(fh)
+            for handle in self._handles.doubtful(node):
+                self.release(handle.fh)
         if not self._drop(node):
             self._slots.write_lookups(node)
 
@@ -336,21 +280,13 @@ class InodeTable:
         node.seen = None
         self._slots.write_node(node)
 
-    def _adopt(self, handle: Handle) -> None:
-        self.handles[handle.fh] = handle
-        handle.node.handles.add(handle.fh)
-        handle.content.needed += 1
-
     def _drop(self, node: Node) -> bool:
         if node.lookups or node.handles or node.needed or not self.has(node):
             return False
         del self.nodes[node.inode]
         del self._by_identity[node.name.key, node.version, node.pinned]
         self._slots.give_back(node.slot)
-        self._no_loser(node)
-        if self.told.get(node.name.key) is node:
-            del self.told[node.name.key]
-            self.spellings.pop(node.name.key, None)
+        self._entries.drop(node)
         shown = self.nodes.get(node.shown)
         if shown is not None:
             shown.needed -= 1
@@ -364,12 +300,8 @@ class InodeTable:
             else:
                 self._enter(node)
         for node in self.nodes.values():
-            key = node.name.key
-            if node.state is State.CURRENT or (node.state is State.SUPERSEDED and key not in self.told):
-                self.told[key] = node
-                self.spellings.setdefault(key, set()).add(node.name.raw)
-            if node.state is State.SUPERSEDED:
-                self._losers.setdefault(key, []).append(node)
+            if node.state is State.CURRENT or node.state is State.SUPERSEDED:
+                self._entries.load(node, current=node.state is State.CURRENT)
             shown = self.nodes.get(node.shown)
             if shown is None:
                 node.shown = node.inode
@@ -384,4 +316,6 @@ class InodeTable:
             self._slots.give_back(record.slot)
             return
         settled = record.settled
-        self._adopt(Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled))
+        self._handles.add(
+            Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled)
+        )

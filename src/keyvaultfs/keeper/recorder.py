@@ -1,0 +1,208 @@
+"""A child that writes records of opens into the audit file, so that nobody else waits for that file's disk.
+
+A disk can stop: a backup freezes it for its snapshot, the server of a network file system goes away. Whoever writes
+then waits in the kernel, and may not even be killed. So each file is opened and written by a process that the keeper
+starts for it and never waits for without a bound. Records come to it through a socket, which the keeper holds open:
+they outlive a worker. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from keyvaultfs.keeper.announce import close_all_but
+from keyvaultfs.keeper.process import high
+from keyvaultfs.tallies import Tally
+
+if TYPE_CHECKING:
+    from keyvaultfs.tallies import Tallies
+
+_LONGEST_RECORD = 1 << 18
+_AT_ONCE = 512
+_PAUSE_SECONDS = 0.005
+_NOBODY = 65534
+_READY, _GO, _END = b"ready", b"go", b"end"
+
+
+class Recorder:
+    """The keeper's side of one child.
+
+    Args:
+        path: the file, which it opens.
+        records: the socket's end that records come out of.
+
+    Raises:
+        OSError: no process was to be had.
+    """
+
+    def __init__(self, path: str, records: socket.socket, tallies: Tallies) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        row = tallies.begin()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            try:
+                _become_child({theirs.fileno(), records.fileno()})
+                _serve(path, theirs, records, tallies, row)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self.pid = pid
+        self._control = socket.socket(fileno=high(ours.detach()))
+        self._control.setblocking(False)
+
+    def opened(self, seconds: float) -> None:
+        """Wait until it has the file open.
+
+        Raises:
+            OSError: it cannot be opened, or is no regular file (ENXIO); ETIMEDOUT: not within `seconds`.
+        """
+        if not select.select([self._control], [], [], seconds)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, "")
+        answer = self._control.recv(64)
+        if answer != _READY:
+            raise OSError(int(answer or errno.EIO), "")
+
+    def begin(self) -> None:
+        """Have it take records from now on."""
+        with contextlib.suppress(OSError):  # it is gone, as `ended` will say
+            self._control.send(_GO)
+
+    def ended(self) -> bool:
+        """Whether it is gone, which nobody told it to."""
+        with contextlib.suppress(BlockingIOError):
+            return self._control.recv(64) != _READY
+        return False
+
+    def dismiss(self, seconds: float) -> None:
+        """Have it write what there is, and end; wait so long for that."""
+        with contextlib.suppress(OSError):
+            self._control.send(_END)
+            select.select([self._control], [], [], seconds)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Want nothing of it any more."""
+        self._control.close()
+
+    def kill(self) -> None:
+        """End it, as far as the kernel lets it."""
+        self.let_go()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _become_child(kept: set[int]) -> None:
+    """Keep what it needs, and nothing else of the keeper's. It ends when it has nobody left to write for."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A terminal's Ctrl-C, and systemd's end of a unit, are for the keeper: there may still be records to write.
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(one, signal.SIG_IGN)
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    close_all_but(kept)
+
+
+def _serve(path: str, control: socket.socket, records: socket.socket, tallies: Tallies, row: int) -> None:
+    try:
+        fd = _open(path)
+    except OSError as exc:
+        control.send(str(exc.errno or errno.EIO).encode())
+        return
+    _become_nobody()
+    control.send(_READY)
+    if control.recv(64) != _GO:
+        return
+    pen = Pen(fd, tallies, row)
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(records, select.POLLIN)
+    dismissed = False
+    while True:
+        if control.fileno() in dict(poll.poll()):
+            dismissed = control.recv(64) == _END
+            poll.unregister(
+                control
+            )  # where the keeper is gone, the worker may have more to say before it ends
+        taken = _taken(records)
+        pen.write([record for record in taken if record])
+        if (dismissed and not taken) or (taken and not taken[-1]):
+            return
+        time.sleep(_PAUSE_SECONDS)  # a program that opens thousands of files wakes nobody for each of them
+
+
+def _taken(records: socket.socket) -> list[bytes]:
+    """Those that are there; an empty one at the end is the end of all who could send any."""
+    found: list[bytes] = []
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while len(found) < _AT_ONCE:
+            found.append(records.recv(_LONGEST_RECORD, socket.MSG_DONTWAIT))
+            if not found[-1]:
+                break
+    return found
+
+
+def _open(path: str) -> int:
+    # Without waiting: the open of a FIFO would wait for its reader.
+    flags = (
+        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    )
+    fd = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.ENXIO, "")
+    return fd
+
+
+def _become_nobody() -> None:
+    """Root was needed to open the file alone."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # a user namespace may not have that user
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+
+
+class Pen:
+    """Writes lines to a file, and keeps the tally."""
+
+    def __init__(self, fd: int, tallies: Tallies, row: int) -> None:
+        self._fd = fd
+        self._tallies = tallies
+        self._row = row
+        self._tally = Tally(*tallies.of(row)[:2])
+        self._torn = False
+        tallies.put(row, self._tally)
+
+    def write(self, records: list[bytes]) -> None:
+        """Write what there is."""
+        if not records:
+            return
+        self._tallies.put(self._row, self._tally._replace(since=time.monotonic()))
+        begin = b"\n" if self._torn else b""  # the next record begins on a line of its own
+        whole = begin + b"".join(records)
+        try:
+            count, code = os.write(self._fd, whole), 0
+        except OSError as exc:
+            count, code = 0, exc.errno or errno.EIO
+        else:
+            self._torn = not whole[:count].endswith(b"\n")
+            code = errno.ENOSPC if count < len(whole) else 0  # as on a full disk
+        kept = max(0, whole.count(b"\n", 0, count) - len(begin))
+        written, lost, _, _ = self._tally
+        self._tally = Tally(written + kept, lost + len(records) - kept, code)
+        self._tallies.put(self._row, self._tally)
