@@ -15,6 +15,7 @@ from benchmarks import peers, processes
 from benchmarks.model import OURS, Group
 from benchmarks.reader import read_file
 from benchmarks.svg import bars
+from tests.support.made_up_names import ATTACK
 from tests.support.network import NETWORK, VAULT, NetworkMount
 from tests.support.vault import VaultProcess
 
@@ -40,20 +41,6 @@ ABOUT = """
   either end, as load balancers do; 100 values are then due at once, and the first of them is read.
 - A secret of 25 kB is opened and read 10,000 times.
 """
-_ATTACK = """
-import os, random, sys, threading
-os.setgid(1000); os.setuid(1000)
-def look_up():
-    while True:
-        try:
-            os.stat(f"{sys.argv[1]}/x{random.getrandbits(256):064x}")
-        except OSError:
-            pass
-for _ in range(64):
-    threading.Thread(target=look_up, daemon=True).start()
-print(flush=True)
-sys.stdin.read()
-"""
 
 
 def _took(path: Path) -> float:
@@ -66,7 +53,7 @@ def _took(path: Path) -> float:
 def _attacked(where: Path) -> Iterator[None]:
     """While 64 threads make names up."""
     with subprocess.Popen(
-        [sys.executable, "-c", _ATTACK, str(where)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", ATTACK, str(where)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as attack:
         assert attack.stdout is not None
         attack.stdout.readline()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.made_up_names import ATTACK
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,21 +24,6 @@ if TYPE_CHECKING:
 
     Mounter = Callable[..., Mount]
 
-ATTACK = """
-import os, random, sys, threading
-os.setgid(1000); os.setuid(1000)
-def look_up():
-    while True:
-        try:
-            os.stat(f"{sys.argv[1]}/x{random.getrandbits(256):064x}")
-        except OSError:
-            pass
-threads = [threading.Thread(target=look_up, daemon=True) for _ in range(64)]
-for thread in threads:
-    thread.start()
-print(flush=True)
-sys.stdin.read()
-"""
 SECONDS = 5.0
 
 

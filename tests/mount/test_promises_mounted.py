@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.mount.test_rotation import Watch
+from tests.support.inotify import Watch
 from tests.support.mount import KEYVAULTFS, environment, run, wait_until
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def test_a_watch_among_many_names_fires_from_the_listing_without_a_get(
 ) -> None:
     names = vault.made_up(60, size=8, updated=1_700_000_000)
     kv = mount("ttl=3", "list_ttl=1")
-    watches = [Watch(kv / name) for name in names]
+    watches = [Watch(kv / name, "delete_self", once=True) for name in names]
     try:
         wait_until(lambda: pages(vault) > 6, "the names to be checked by listings")
         vault.reset_requests()

@@ -16,59 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
     Mounter = Callable[..., Mount]
 
 TTL = "ttl=2"
-
-
-class Watch:
-    """``inotifywait`` on a file, by a user who may be another than root."""
-
-    def __init__(self, path: Path, *, uid: int | None = None) -> None:
-        as_user = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
-        self._child = subprocess.Popen(
-            [*as_user, "inotifywait", "-e", "delete_self", str(path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self._child.stderr is not None
-        said = b""
-        while b"Watches established" not in said:
-            line = self._child.stderr.readline()
-            assert line, said
-            said += line
-
-    def fired(self) -> bool:
-        """Whether the event has come."""
-        return self._child.poll() == 0
-
-    def silent(self) -> bool:
-        """Whether none has come yet."""
-        return self._child.poll() is None
-
-    def close(self) -> None:
-        """End the program."""
-        self._child.kill()
-        self._child.wait()
-        for stream in (self._child.stdout, self._child.stderr):
-            assert stream is not None
-            stream.close()
-
-
-@pytest.fixture
-def watch() -> Iterator[Callable[..., Watch]]:
-    watches: list[Watch] = []
-
-    def start(path: Path, **kwargs: int) -> Watch:
-        watches.append(Watch(path, **kwargs))
-        return watches[-1]
-
-    yield start
-    for one in watches:
-        one.close()
 
 
 @pytest.fixture
@@ -109,65 +63,65 @@ def test_an_open_file_keeps_its_version_and_the_next_open_reads_the_new_one(
 
 
 def test_a_watch_fires_with_no_reader_in_sight(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.set("pw", "new")
     wait_until(one.fired, "delete_self")
     assert (kv / "pw").read_text() == "new"
 
 
 def test_a_watch_stays_silent_while_nothing_changes(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.bulk([{"name": name, "value": "x"} for name in ("pw", "other")])
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.reset_requests()
     wait_until(lambda: len(vault.requests("get", "pw")) + len(vault.requests("list")) > 2, "two checks")
     assert one.silent()
 
 
-def test_a_watch_fires_after_an_ls(vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]) -> None:
+def test_a_watch_fires_after_an_ls(vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]) -> None:
     vault.set("pw", "old")
     kv = mount(TTL, "list_ttl=1")
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.set("pw", "new")
     run("ls", "-la", kv.where)
     wait_until(one.fired, "delete_self")
 
 
 def test_a_watch_fires_after_the_kernel_dropped_its_caches(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     drop_caches()
     vault.set("pw", "new")
     wait_until(one.fired, "delete_self")
 
 
 def test_a_watch_fires_with_dir_mode_0700_for_a_third_user(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     kv = mount(TTL, "dir_mode=0700", "uid=4321")
-    one = watch(kv / "pw", uid=4321)
+    one = events(kv / "pw", "delete_self", once=True, uid=4321)
     drop_caches()
     vault.set("pw", "new")
     wait_until(one.fired, "delete_self")
 
 
 def test_with_the_file_held_open_the_event_comes_after_the_close(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
     with (kv / "pw").open() as reader:
-        one = watch(kv / "pw")
+        one = events(kv / "pw", "delete_self", once=True)
         vault.set("pw", "new")
         kv.wait_for("pw", "new")
         assert one.silent()
@@ -176,11 +130,11 @@ def test_with_the_file_held_open_the_event_comes_after_the_close(
 
 
 def test_a_watch_fires_when_the_secret_is_deleted(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.delete("pw")
     wait_until(one.fired, "delete_self")
     with pytest.raises(FileNotFoundError):
@@ -188,22 +142,22 @@ def test_a_watch_fires_when_the_secret_is_deleted(
 
 
 def test_a_watch_fires_where_listing_is_forbidden(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "old")
     vault.fault(op="list", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.set("pw", "new")
     wait_until(one.fired, "delete_self")
 
 
 def test_a_change_of_metadata_alone_is_shown_and_notifies_nobody(
-    vault: VaultProcess, mount: Mounter, watch: Callable[..., Watch]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "value", created=1_700_000_000, updated=1_700_000_000)
     kv = mount(TTL)
-    one = watch(kv / "pw")
+    one = events(kv / "pw", "delete_self", once=True)
     vault.update("pw", tags={"owner": "me"}, updated=1_700_000_100)
 
     def seen() -> bool:

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.test_watchers import BOTH_WAYS, WITH_AND_WITHOUT_RESEND, Events, child_of, events
+from tests.mount.test_watchers import BOTH_WAYS, WITH_AND_WITHOUT_RESEND, child_of
 from tests.mount.test_whole_bytes import value, whole
 from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
     Mounter = Callable[..., Mount]
-
-__all__ = ["events"]
 
 READERS = 16
 PAUSE_SECONDS = 0.02
@@ -104,7 +103,7 @@ def storm(vault: VaultProcess, kv: Mount) -> int:
 @BOTH_WAYS
 @WITH_AND_WITHOUT_RESEND
 def test_no_reader_meets_an_error_in_a_storm_of_rotations_and_kills(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events], way: str, resend: str
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch], way: str, resend: str
 ) -> None:
     vault.set("pw", value(1).decode())
     kv = mount("ttl=1", "list_ttl=1", way, resend)

@@ -16,8 +16,9 @@ import pytest
 from tests.support.mount import clear_read_only, run, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
@@ -25,65 +26,6 @@ if TYPE_CHECKING:
 
 BOTH_WAYS = pytest.mark.parametrize("way", ["rename=yes", "rename=no"])
 WITH_AND_WITHOUT_RESEND = pytest.mark.parametrize("resend", ["resend=yes", "resend=no"])
-
-
-class Events:
-    """``inotifywait -m``: what it has printed, an event a line."""
-
-    def __init__(self, path: Path, events: str, *, uid: int | None = None) -> None:
-        as_user = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
-        self._child = subprocess.Popen(
-            [*as_user, "inotifywait", "-m", "--format", "%e %f", "-e", events, str(path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self._child.stdout is not None
-        assert self._child.stderr is not None
-        said = b""
-        while b"Watches established" not in said:
-            line = self._child.stderr.readline()
-            assert line, said
-            said += line
-        os.set_blocking(self._child.stdout.fileno(), False)
-        self._text = ""
-
-    def lines(self) -> list[str]:
-        """All so far."""
-        assert self._child.stdout is not None
-        with contextlib.suppress(BlockingIOError):
-            while more := os.read(self._child.stdout.fileno(), 65536):
-                self._text += more.decode()
-        return [line.strip() for line in self._text.splitlines()]
-
-    def count(self, line: str) -> int:
-        """How often an event has come."""
-        return self.lines().count(line)
-
-    def wait(self, line: str, times: int = 1) -> None:
-        """Until it has come so often."""
-        wait_until(lambda: self.count(line) >= times, f"{line!r} {times} times; there is {self.lines()}")
-
-    def close(self) -> None:
-        """End the program."""
-        self._child.kill()
-        self._child.wait()
-        for stream in (self._child.stdout, self._child.stderr):
-            assert stream is not None
-            stream.close()
-
-
-@pytest.fixture
-def events() -> Iterator[Callable[..., Events]]:
-    """Starts watches, and ends them."""
-    started: list[Events] = []
-
-    def start(path: Path, which: str = "moved_to,delete,create", **kwargs: int) -> Events:
-        started.append(Events(path, which, **kwargs))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
 
 
 def child_of(kv: Mount) -> int | None:
@@ -97,7 +39,7 @@ def child_of(kv: Mount) -> int | None:
 
 
 def test_a_folder_that_nobody_reads_tells_of_all_that_changes(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.bulk([{"name": name, "value": "1"} for name in ("kept", "changed", "gone", "disabled")])
     kv = mount("ttl=2")
@@ -143,7 +85,7 @@ def test_the_folders_times_move_with_what_it_shows_and_only_then(vault: VaultPro
 
 
 def test_each_rotation_is_heard_once_by_folder_and_file(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "0")
     kv = mount("ttl=1", "announce=no")
@@ -167,7 +109,7 @@ def test_each_rotation_is_heard_once_by_folder_and_file(
 
 
 def test_each_rotation_of_a_name_that_nobody_reads_any_more_is_heard(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     """It was read once, so its version is known; the cache does not fetch another one until somebody asks."""
     vault.set("pw", "0", updated=1_700_000_000)
@@ -195,7 +137,7 @@ def kill_one(kv: Mount, *, worker: bool) -> None:
 @BOTH_WAYS
 @WITH_AND_WITHOUT_RESEND
 def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events], way: str, resend: str
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch], way: str, resend: str
 ) -> None:
     vault.set("pw", "0")
     kv = mount("ttl=1", way, resend)
@@ -234,7 +176,7 @@ def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
 
 @pytest.mark.parametrize("way", ["umount", "umount --lazy"])
 def test_an_unmount_ends_both_processes_at_once_though_a_clone_is_held(
-    vault: VaultProcess, mount: Mounter, way: str, events: Callable[..., Events]
+    vault: VaultProcess, mount: Mounter, way: str, events: Callable[..., Watch]
 ) -> None:
     vault.set("pw", "1")
     kv = mount("ttl=1")
@@ -269,7 +211,7 @@ def test_nothing_can_be_written_whatever_flag_somebody_clears(vault: VaultProces
 
 
 def test_rotations_wait_for_a_look_up_that_hangs_and_known_names_do_not(
-    vault: VaultProcess, mount: Mounter, events: Callable[..., Events]
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.bulk([{"name": name, "value": "1"} for name in ("pw", "known", "slow")])
     kv = mount("ttl=60", "timeout=10", "announce=no")

@@ -15,7 +15,6 @@ import pytest
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from tests.mount.test_watchers import Events, events
 from tests.support.mount import run, wait_until
 
 if TYPE_CHECKING:
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 
     from watchdog.events import FileSystemEvent
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
     Mounter = Callable[..., Mount]
-
-__all__ = ["events"]
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +93,7 @@ def running(file: Path, *command: object, stdin: str = "") -> Iterator[Output]:
 
 
 def test_inotifywait_hears_each_change_of_a_folder_once(
-    vault: VaultProcess, kv: Mount, events: Callable[..., Events]
+    vault: VaultProcess, kv: Mount, events: Callable[..., Watch]
 ) -> None:
     watch = events(kv.where, "create,delete,moved_to,moved_from,modify,attrib,close_write")
     silent = events(kv / "other", "attrib,modify,delete_self,move_self,close_write")
