@@ -212,6 +212,61 @@ def test_status_says_problems_first_and_all_in_words(
     assert json.loads(keyvaultfs("status", kv.where, "--json").stdout)["vault"] == vault.url
 
 
+def test_status_says_of_each_broken_file_why(vault: VaultProcess, mount: Mounter, tmp_path: Path) -> None:
+    vault.set("db", "{")
+    vault.set("tls", "canary-5521")
+    config = tmp_path / "mount.toml"
+    many = "".join(
+        f'[files."many/{number:02}"]\nsecret = "late"\nfield = "f{number}"\n' for number in range(22)
+    )
+    config.write_text(
+        '[files."app/user"]\nsecret = "db"\nfield = "user"\n[files."app/tls.pem"]\nsecret = "tls"\npart = "key"\n'
+        + many
+    )
+    kv = mount(f"config={config}")
+    for name in ("app/user", "app/tls.pem"):
+        with contextlib.suppress(OSError):
+            (kv / name).read_text()
+    lines = keyvaultfs("status", kv.where).stdout.splitlines()
+    assert lines[2] == "2 problems:"
+    assert lines[3].startswith("  FAIL  app/tls.pem cannot be made: the value is neither PEM nor ")
+    assert lines[4].strip().startswith("mend the secret's value")
+    assert lines[5].startswith("  FAIL  app/user cannot be made: the value is no JSON (for ")
+    vault.set("late", "[")
+    keyvaultfs("refresh", kv.where)
+    for number in range(22):
+        with contextlib.suppress(OSError):
+            (kv / f"many/{number:02}").read_text()
+    text = keyvaultfs("status", kv.where).stdout
+    assert text.count("cannot be made: ") == 20
+    assert "and 4 files more, which status --json names" in text
+    assert "canary" not in text
+    vault.set("db", '{"user": "me"}')
+    keyvaultfs("refresh", kv.where)
+    assert (kv / "app/user").read_text() == "me"
+    assert "app/user" not in keyvaultfs("status", kv.where).stdout
+
+
+def test_a_secret_that_is_taken_away_is_counted_while_somebody_wants_it(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    for name in ("pw", "other"):
+        vault.set(name, "x")
+    vault.set("never", "x", enabled=False)
+    kv = mount("ttl=1", "negative_ttl=1")
+    assert (kv / "pw").read_text() == (kv / "other").read_text() == "x"
+    assert (kv / "never").stat().st_size == 0
+    assert kv.metric("refused_secrets") == 0
+    refused = vault.fault(op=["list", "get", "version"], deny="rbac")
+    wait_until(lambda: not (kv / "pw").stat().st_size, "the refusal")
+    assert kv.metric("refused_secrets") >= 1
+    kv.says("vault refuses pw error=ForbiddenByRbac")
+    vault.clear_faults(refused)
+    for name in ("pw", "other"):
+        kv.wait_for(name, "x")
+    assert kv.metric("refused_secrets") == 0
+
+
 @pytest.mark.slow
 def test_10000_names_take_less_than_a_second(
     vault: VaultProcess, mount: Mounter, capsys: pytest.CaptureFixture[str]

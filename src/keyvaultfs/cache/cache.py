@@ -277,6 +277,10 @@ class Cache:
                     found[str(record.name)] = record.properties.expires
         return found
 
+    def taken(self) -> int:
+        """How many secrets could be read and are refused now, as far as anybody has asked for them of late."""
+        return sum(record.taken for record in self.records.values())
+
     def hides(self, name: SecretName) -> bool:
         """Whether a secret is known to have tags of one that is not to be shown."""
         tags = self.tags(name)

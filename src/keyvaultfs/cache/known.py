@@ -105,7 +105,7 @@ class Known:
             self.metrics.rotations += record.version is not None
         record.name, record.version, record.properties = secret.name, secret.version, secret.properties
         record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
-        record.verdict, record.verdict_until, record.hot = None, NEVER, False
+        record.verdict, record.verdict_until, record.hot, record.taken = None, NEVER, False, False
         self._absent.pop(record.name.key, None)
         self._put(secret, racy=racy, checked=sent + self._shift)
 
@@ -123,6 +123,7 @@ class Known:
         self.metrics.rotations += record.version is not None
         new = UNREADABLE if isinstance(exc, Refused) else None
         self._tell(record, new, gone=isinstance(exc, NotFound | Disabled))
+        record.taken = isinstance(exc, Refused) and (record.taken or record.version is not None)
         if record.version is not None:
             self.store.drop(record.name, record.version)
         record.version, record.properties, record.digest, record.hot = None, None, b"", False

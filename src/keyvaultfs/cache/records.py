@@ -63,6 +63,7 @@ class Record:
         told: while it is outdated, the `updated` of the change that was announced, so that each is announced once.
         hot: looked up or opened since its last check.
         used: when it was last looked up or opened.
+        taken: it could be read, and the vault refuses it now.
         verdict: the absence or refusal in force until `verdict_until`, or a failure remembered until then.
     """
 
@@ -76,6 +77,7 @@ class Record:
     hot: bool = False
     used: float = NEVER
     digest: bytes = b""
+    taken: bool = False
     verdict: Exception | None = None
     verdict_until: float = NEVER
 

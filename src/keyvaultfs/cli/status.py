@@ -13,6 +13,7 @@ from keyvaultfs.cli.words import count, duration, line, size
 if TYPE_CHECKING:
     import argparse
 
+_MOST_BROKEN = 20
 _FENCES = {
     "in-force": "other users cannot reach the token endpoint",
     "absent": "every user of this machine can ask the token endpoint for the identity (see the README: the fence)",
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 def for_people(facts: dict[str, Any], now: float) -> str:
     """The facts of the file ``status`` in words. A fact that an earlier version does not tell is left out."""
     lines = [f"{line(facts.get('mountpoint', '?'))} shows {line(facts.get('vault', '?'))}", ""]
-    lines += _problems(facts.get("problems", []))
+    lines += _problems(facts.get("problems", []), facts.get("broken", []))
     rows = {
         "values": _values(facts.get("cache", {})),
         "vault": _vault(facts.get("cache", {})),
@@ -52,7 +53,13 @@ def for_people(facts: dict[str, Any], now: float) -> str:
     return "\n".join([*lines, ""])
 
 
-def _problems(problems: list[dict[str, Any]]) -> list[str]:
+def _problems(met: list[dict[str, Any]], broken: list[dict[str, Any]]) -> list[str]:
+    # Those that speak of files that cannot be made name the first few of them, and not why.
+    problems = [one for one in met if not (broken and one["sentence"].startswith("file "))]
+    problems += map(_broken, broken[:_MOST_BROKEN])
+    if len(broken) > _MOST_BROKEN:
+        more = f"and {count(len(broken) - _MOST_BROKEN, 'file')} more, which status --json names"
+        problems.append(_problem(more, min(one["seconds"] for one in broken)))
     if not problems:
         return ["no problems", ""]
     lines = [f"{count(len(problems), 'problem')}:"]
@@ -64,6 +71,15 @@ def _problems(problems: list[dict[str, Any]]) -> list[str]:
         if one["cure"]:
             lines.append(f"        {line(one['cure'])}")
     return [*lines, ""]
+
+
+def _broken(file: dict[str, Any]) -> dict[str, Any]:
+    cure = "mend the secret's value, or what the configuration says of the file"
+    return _problem(f"{file['path']} cannot be made: {file['reason']}", file["seconds"], cure)
+
+
+def _problem(sentence: str, seconds: float, cure: str = "") -> dict[str, Any]:
+    return {"severity": "FAIL", "sentence": sentence, "cure": cure, "seconds": seconds, "times": 1}
 
 
 def _values(cache: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ def gauges(chain: Chain, cache: Cache, *, version: str, workers: int, broken: in
         "token_left_seconds": max(0.0, chain.token.left()),
         "workers_started": workers,
         "files_broken": broken,
+        "refused_secrets": cache.taken(),
         "stale_values": known["stale"],
         "known_names": cache.listings.names_known(),
         "imds_fence": {("state", one.value): int(one is held) for one in Fence},
