@@ -76,10 +76,10 @@ def fields(body: bytes) -> dict[str, Any]:
 
 
 def _seconds(found: object) -> float | None:
-    """Digits, as a string (IMDS) or a number; nothing else."""
-    if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 1 << 40:
+    """A number, as a string (IMDS) or as JSON has it, with or without a fraction; nothing else."""
+    if isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found < 1 << 40:
         return float(found)
-    if isinstance(found, str) and re.fullmatch("[0-9]{1,12}", found):
+    if isinstance(found, str) and re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", found):
         return float(found)
     return None
 
