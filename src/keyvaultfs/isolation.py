@@ -117,14 +117,19 @@ def new_keyring() -> None:
         ctypes.CDLL(None).syscall(number, _JOIN_SESSION_KEYRING, None)
 
 
+def lift_limits() -> None:
+    """Raise the limits of who started us, as far as we may."""
+    for kind in _UNLIMITED:
+        _raise(kind, resource.RLIM_INFINITY)
+    _raise(resource.RLIMIT_NOFILE, _FILES)
+
+
 def settle() -> None:
     """Leave the folder, the file mode mask, the keyring and the limits of who started us."""
     os.chdir("/")
     os.umask(0o077)
     new_keyring()
-    for kind in _UNLIMITED:
-        _raise(kind, resource.RLIM_INFINITY)
-    _raise(resource.RLIMIT_NOFILE, _FILES)
+    lift_limits()
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

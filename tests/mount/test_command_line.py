@@ -70,6 +70,19 @@ def test_a_mistake_is_one_line_and_exit_status_2(
     assert mounts_below(tmp_path) == []
 
 
+def test_a_mount_point_in_a_folder_that_was_removed_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, tmp_path / "removed", *KEYVAULTFS, "mount", "myvault", "kv"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment(),
+    )
+    one_line(done, 1, "No such file or directory")
+
+
 def test_a_mount_point_that_cannot_be_one_is_exit_status_1(vault: VaultProcess, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()

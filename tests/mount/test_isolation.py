@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,12 +193,43 @@ def test_the_session_the_folder_and_the_mask_are_their_own(started: Started, tmp
     assert os.getsid(mount.worker) == mount.worker
 
 
+def test_a_current_folder_that_was_removed_is_no_hindrance(started: Started, tmp_path: Path) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+
+    def remove() -> None:
+        os.chdir(folder)
+        folder.rmdir()
+
+    started(preexec_fn=remove)
+
+
+KEYRING = """
+import ctypes, platform, subprocess, sys
+libc = ctypes.CDLL(None)
+base = 248 if platform.machine() == "x86_64" else 217  # add_key, request_key, keyctl
+join, set_permissions, session = 1, 5, -3
+assert libc.syscall(base + 2, join, None) > 0
+key = libc.syscall(base, b"user", sys.argv[1].encode(), b"root's", 6, session)
+assert key > 0
+assert libc.syscall(base + 2, set_permissions, key, 0x3F3F0000) == 0
+sys.exit(subprocess.call(sys.argv[2:]))
+"""
+
+
+def test_no_key_of_the_callers_session_is_kept(started: Started) -> None:
+    """A key lives as long as some process has the session keyring that it is in."""
+    name = f"keyvaultfs-test-{os.getpid()}"
+    started(command=(sys.executable, "-c", KEYRING, name, *KEYVAULTFS))
+    wait_until(lambda: name not in Path("/proc/keys").read_text(), "the end of the key")
+
+
 @pytest.mark.parametrize("command", [(), ("nohup",)])
 def test_limits_and_signals_of_the_caller_stop_nothing(command: tuple[str, ...], started: Started) -> None:
     def narrow() -> None:
         for kind, soft in (
-            (resource.RLIMIT_FSIZE, 4096),
-            (resource.RLIMIT_NOFILE, 64),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_NOFILE, 10),
             (resource.RLIMIT_CPU, 5),
         ):
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))

@@ -194,6 +194,7 @@ def test_garbage_from_a_worker_is_noise(vault: VaultProcess, mount: Mounter) -> 
     os.kill(kv.worker(), signal.SIGKILL)
     assert (kv / "pw").read_text() == "x"
     assert kv.log().count("is no message") == 1
+    assert "trouble" not in kv.log()
 
 
 def test_a_worker_cannot_fill_the_machine_with_children_or_the_log(

@@ -85,7 +85,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``keyvaultfs``."""
     words = sys.argv[1:] if argv is None else argv
-    return guarded(lambda: _run(words), usage=USAGE, failed=FAILED, program="keyvaultfs")
+    try:
+        return guarded(lambda: _run(words), usage=USAGE, failed=FAILED, program="keyvaultfs")
+    except OSError as exc:  # what the machine does not let us do
+        say(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or type(exc).__name__)
+        return FAILED
 
 
 def _run(words: Sequence[str]) -> int:

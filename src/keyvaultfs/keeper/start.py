@@ -31,14 +31,16 @@ def run(launch: Launch) -> int:
         0 when the file system answers, 1 when it could not be mounted.
 
     Raises:
-        UsageError: the options are too long to be handed on.
+        UsageError: the options are too long to be handed on, or too long for a limit that we may not raise.
     """
     isolation.standard_streams()
+    isolation.lift_limits()  # a memfd has its size limited too
     packed = launch.pack().encode()
     if len(packed) > _LONGEST:
         raise UsageError("the options are too long; put them into a file: -o config=FILE")
     handed = _clear_of_ours(os.memfd_create("keyvaultfs-launch", os.MFD_CLOEXEC))
-    os.write(handed, packed)
+    if os.write(handed, packed) != len(packed):
+        raise UsageError("a limit on the size of files is in force (ulimit -f); raise it")
     os.lseek(handed, 0, os.SEEK_SET)
     if launch.foreground:
         _become(launch, handed, None)
@@ -71,6 +73,8 @@ def _become(launch: Launch, handed: int, answer: int | None) -> None:
     if answer is not None:
         os.dup2(answer, ANSWER_FD)
     isolation.close_descriptors(LAUNCH_FD + 1 if answer is None else ANSWER_FD + 1)
+    # Before the exec: a process keeps alive the keys of whoever opened its program and its libraries.
+    isolation.new_keyring()
     command = isolation.command("keyvaultfs.keeper", launch.mountpoint)
     azure = file.settings(launch).auth == "azure-identity"
     os.execve(command[0], command, isolation.environment(azure=azure, developer=isolation.from_source()))  # noqa: S606

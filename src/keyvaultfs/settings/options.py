@@ -216,9 +216,17 @@ def _checked(option: Option, value: str) -> str:
             f"option {option.name}: every user of this machine can read a command line, and this has a password; "
             f"write the URL into a file that root alone may read, and {option.name}=@FILE"
         )
-    anchored = option.kind.anchored(value, os.getcwd())  # noqa: PTH109
+    anchored = option.kind.anchored(value, _current_folder())
     value_of(option, anchored)
     return anchored
+
+
+def _current_folder() -> str:
+    """What names of files are relative to; where it was removed, a name for it in which nothing can be found."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return "/proc/self/cwd"
 
 
 def _joined(option: Option, before: str | None, value: str) -> str:
