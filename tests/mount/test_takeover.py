@@ -402,8 +402,8 @@ def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for
     with (kv / "pw").open() as held:
         code = installed / "keyvaultfs/filesystem/requests.py"
         whole_code = code.read_text()
-        assert whole_code.count(EACH_HANDLER) == 1
-        code.write_text(whole_code.replace(EACH_HANDLER, "            int('p@' + 'ss')\n"))
+        assert whole_code.count(EACH_HANDLER) == 3  # of OPEN, of RELEASE, and of all others
+        code.write_text(whole_code.replace(EACH_HANDLER, "            if int('p@' + 'ss'):\n"))
         broken = upgraded(kv)
         run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
         for name in ("pw", "absent", "pw"):
@@ -419,7 +419,7 @@ def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for
     assert (kv / "pw").read_text() == "x"
 
 
-EACH_HANDLER = "            self.settle()\n"
+EACH_HANDLER = "            if self.unsettled:\n"
 
 
 def upgraded(kv: Mount) -> int:

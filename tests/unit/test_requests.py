@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.errors import NotFound, Refused, Unavailable
 from keyvaultfs.filesystem.operations import Operations
-from keyvaultfs.filesystem.requests import SystemdPatience, request
+from keyvaultfs.filesystem.requests import SystemdPatience, open_request, release_request, request
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import FilesystemMetrics
 
@@ -36,23 +36,28 @@ class Handlers:
         self.outage = Outage(Causes(trio.current_time))
         self.systemd = SystemdPatience(self.outage)
         self.timeout = 10.0
-        self.settled = 0
+        self.unsettled: list[str] = []
         self.told: list[tuple[Any, int, Any]] = []
 
     def settle(self) -> None:
-        self.settled += 1
+        self.unsettled.clear()
 
-    def opened(self, arguments: tuple[Any, ...], code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
-        self.told.append((arguments[0], code, answer))
-        if arguments[0] == "bug":
+    def opened(self, inode: Any, ctx: Any, code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
+        assert ctx is OTHERS
+        self.told.append((inode, code, answer))
+        if inode == "bug":
             raise ZeroDivisionError
-        return self.waits(1, OTHERS) if arguments[0] == "slow" else None  # type: ignore[return-value]
+        return self.waits(1, OTHERS) if inode == "slow" else None  # type: ignore[return-value]
 
-    @request
-    def open(self, answer: Any, flags: int, ctx: Any) -> str:  # noqa: ARG002
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
+    @open_request
+    def open(self, inode: Any, flags: int, ctx: Any) -> Any:
+        if isinstance(inode, Exception):
+            raise inode
+        return self.waits(60 if inode == "never" else 1, ctx) if flags else str(inode)
+
+    @release_request
+    def release(self, fh: Any) -> None:
+        self.unsettled.remove(fh)
 
     @request
     def at_once(self, answer: Any, ctx: Any) -> str:  # noqa: ARG002
@@ -72,11 +77,11 @@ class Handlers:
 
 
 def test_each_handler_of_ours_is_a_request() -> None:
-    of_a_request = Handlers.at_once.__code__
+    of_a_request = {fn.__code__ for fn in (Handlers.at_once, Handlers.open, Handlers.release)}
     wanted = [name for name in vars(pyfuse3.Operations) if callable(getattr(pyfuse3.Operations, name))]
     ours = {name: vars(Operations)[name] for name in wanted if name in vars(Operations) and name[0] != "_"}
     assert len(ours) > 15
-    bare = {name for name, fn in ours.items() if getattr(fn, "__code__", None) is not of_a_request}
+    bare = {name for name, fn in ours.items() if getattr(fn, "__code__", None) not in of_a_request}
     assert bare == ANSWERLESS
 
 
@@ -91,7 +96,7 @@ def test_each_handler_of_ours_is_a_request() -> None:
     ],
 )
 async def test_what_a_handler_raises_becomes_an_errno_and_is_counted(raised: Exception, code: int) -> None:
-    handlers = Handlers()
+    handlers: Any = Handlers()
     with pytest.raises(pyfuse3.FUSEError) as told:
         await handlers.at_once(raised, OTHERS)
     assert told.value.errno == code
@@ -100,10 +105,16 @@ async def test_what_a_handler_raises_becomes_an_errno_and_is_counted(raised: Exc
 
 
 async def test_each_request_settles_those_before_it() -> None:
-    handlers = Handlers()
-    assert await handlers.at_once("answer", OTHERS) == "answer"
-    assert await handlers.waits(0, OTHERS) == "late"
-    assert handlers.settled == 2
+    handlers: Any = Handlers()
+    for call in (
+        partial(handlers.at_once, "answer", OTHERS),
+        partial(handlers.waits, 0, OTHERS),
+        partial(handlers.open, "file", 0, OTHERS),
+        partial(handlers.release, "its own"),
+    ):
+        handlers.unsettled += ["another's", "its own"]
+        await call()
+        assert not handlers.unsettled
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ async def test_each_request_settles_those_before_it() -> None:
 async def test_what_waits_has_a_deadline_and_pid_1_its_own(
     autojump_clock: MockClock, who: Any, seconds: float, code: int
 ) -> None:
-    handlers = Handlers()
+    handlers: Any = Handlers()
     if who is SYSTEMD:
         handlers.of_systemd.add(7)
     for call in (partial(handlers.waits, 60, who), partial(handlers.reads, 7, 60)):
@@ -124,8 +135,29 @@ async def test_what_waits_has_a_deadline_and_pid_1_its_own(
     assert not handlers.in_flight
 
 
+async def test_an_open_that_waits_has_a_deadline_and_is_told_with_its_errno(
+    autojump_clock: MockClock,
+) -> None:
+    handlers: Any = Handlers()
+    assert await handlers.open("later", 1, OTHERS) == "late"
+    with pytest.raises(pyfuse3.FUSEError) as told:
+        await handlers.open("never", 1, OTHERS)
+    assert told.value.errno == errno.ETIMEDOUT
+    assert handlers.told == [("later", 0, "late"), ("never", errno.ETIMEDOUT, None)]
+    assert handlers.metrics.requests["open"] == 2
+
+
+async def test_what_goes_wrong_in_a_release_is_an_errno_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    handlers: Any = Handlers()
+    with pytest.raises(pyfuse3.FUSEError) as told:
+        await handlers.release("unknown")
+    assert told.value.errno == errno.EIO
+    assert handlers.metrics.errors == {"EIO": 1}
+    assert "bug in release: ValueError" in caplog.text
+
+
 async def test_what_waits_can_be_ended_by_others(autojump_clock: MockClock) -> None:
-    handlers = Handlers()
+    handlers: Any = Handlers()
 
     async def end_it() -> None:
         await trio.sleep(0.5)
@@ -143,7 +175,7 @@ async def test_what_waits_can_be_ended_by_others(autojump_clock: MockClock) -> N
 async def test_each_open_is_told_before_it_is_answered_and_never_fails_for_that(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handlers = Handlers()
+    handlers: Any = Handlers()
     refused = Refused("Forbidden")
     assert await handlers.open("file", 0, OTHERS) == "file"
     with pytest.raises(pyfuse3.FUSEError):

@@ -83,7 +83,7 @@ class Record:
 
     def fresh(self, now: float, limits: Limits) -> bool:
         """Whether its version may be served without asking anybody; `state` in less time."""
-        return now < ends(self.checked, limits) and not self.outdated and self.version is not None
+        return now < self.checked + limits.ttl and not self.outdated and self.version is not None
 
     def state(self, now: float, limits: Limits) -> Verdict:
         """Whether its version may be served."""
@@ -97,6 +97,13 @@ class Record:
     def touch(self, now: float) -> None:
         """Somebody looked it up or opened it: it is hot."""
         self.hot, self.used = True, now
+
+    def opened(self, now: float, limits: Limits) -> bool:
+        """`fresh`; and where it is, `touch`."""
+        if now >= self.checked + limits.ttl or self.outdated or self.version is None:
+            return False
+        self.hot, self.used = True, now
+        return True
 
     def entry(self, now: float, limits: Limits, *, retry: float) -> Entry:
         """As others see it; a stale one is to be tried again after `retry` seconds."""

@@ -53,13 +53,14 @@ class _State:
     """What was last found of a file, and whether that still holds.
 
     Attributes:
-        watched: what the cache knew of the secrets; another object means another answer.
+        watched: what the cache knew of the secrets: each answer makes its own object, so the same one is of the same
+            version.
         until: until when the other parts hold.
         good: the last edition that could be made.
     """
 
     edition: Edition
-    watched: tuple[tuple[Record, Version, Properties], ...]
+    watched: tuple[tuple[Record, Properties], ...]
     until: float
     good: Edition | None = field(default=None)
 
@@ -73,6 +74,7 @@ class Editions:
 
     def __init__(self, cache: Cache, sources: Sources, made: Made, broken: Breakage, *, decode: bool) -> None:
         self._cache = cache
+        self._store = cache.store
         self._sources = sources
         self._made = made
         self.broken = broken
@@ -87,12 +89,8 @@ class Editions:
         if state is None or now >= state.until:
             return None
         limits = self._cache.limits
-        for record, version, properties in state.watched:
-            if (
-                record.version != version
-                or record.properties is not properties
-                or not record.fresh(now, limits)
-            ):
+        for record, properties in state.watched:
+            if record.properties is not properties or not record.fresh(now, limits):
                 return None
         return state.edition
 
@@ -110,7 +108,7 @@ class Editions:
         if state is None:
             return edition.expires - now
         end, ttl = state.until, self._cache.limits.ttl
-        for record, _, _ in state.watched:
+        for record, _ in state.watched:
             end = min(end, record.checked + ttl)
         return end - now
 
@@ -119,7 +117,7 @@ class Editions:
         state = self._states.get(file.key)
         if state is None:
             return
-        for record, _, _ in state.watched:
+        for record, _ in state.watched:
             self._cache.hit(record, now)
 
     def touch(self, file: File) -> None:
@@ -127,12 +125,20 @@ class Editions:
         for source in file.recipe.sources:
             self._cache.touch(source.name)
 
-    def opened(self, file: File, now: float) -> None:
-        """As `touch`, of a file of which `fresh` knew the edition."""
+    def opened(self, file: File, now: float) -> Edition | None:
+        """As `ready`. Somebody opens the file, so its secrets are hot."""
         state = self._states.get(file.key)
-        if state is not None:
-            for record, _, _ in state.watched:
-                record.touch(now)
+        if state is not None and now < state.until:
+            limits = self._cache.limits
+            for record, properties in state.watched:
+                if record.properties is not properties or not record.opened(now, limits):
+                    break
+            else:
+                return state.edition
+        found = self.ready(file, now)
+        if found is not None:
+            self.touch(file)
+        return found
 
     async def get(self, file: File, uid: int | None = None) -> Edition:
         """The edition of now: fresh, or stale while nobody answers or while the newest cannot be made.
@@ -227,8 +233,10 @@ class Editions:
 
     def peek_value(self, file: File, edition: str) -> SecretValue | None:
         """As `value`, and None where that would wait."""
-        if file.recipe.plain:
-            kept = self._cache.peek_value(file.recipe.sources[0].name, Version(edition))
+        recipe = file.recipe
+        if recipe.plain:
+            # Without a call of Version(), since each warm open comes by here.
+            kept = self._store.get(recipe.sources[0].name, edition)  # type: ignore[arg-type]
             if kept is not None or not self._decode:
                 return kept
         salted = self._salted.get(file.key)
@@ -396,7 +404,7 @@ class Editions:
                 until = min(until, part.expires)
             if part.source.version is None and record is not None and record.version is not None:
                 assert record.properties is not None
-                watched.append((record, record.version, record.properties))
+                watched.append((record, record.properties))
         self._states[wanted.file.key] = _State(shown, tuple(watched), until, good)
 
     def _parts_of(self, file: File, edition: str) -> tuple[Part, ...] | None:

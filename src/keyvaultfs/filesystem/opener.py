@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _SWITCH_SECONDS = 2.0
 """How long an OPEN waits for the kernel to get the size of new bytes, where the old ones will do."""
 
+_CURRENT = State.CURRENT
+"""Each warm open and close asks for it; to get it from the class takes as long as a call."""
+
 
 class Opener:
     """Opens, reads and closes files."""
@@ -44,18 +47,19 @@ class Opener:
 
     def open_now(self, node: Node, thread: int = 0) -> tuple[Handle, bool] | None:
         """As `open`, where that need not wait, else None."""
-        if node.pinned and node.version != UNREADABLE:
+        current = node.state is _CURRENT
+        if not current and node.pinned and node.version != UNREADABLE:
             return self._opened(node), True
         now = trio.current_time()
         if self._retries.waiting and self._came_again(node, thread, now):
-            return self._opened(node), node.state is State.CURRENT
-        edition = self._editions.ready(node.name, now)
-        if edition is None or node.version == UNREADABLE:
+            return self._opened(node), current
+        edition = self._editions.opened(node.name, now)
+        if edition is None:
             return None
-        current = node.state is State.CURRENT and node.version == edition.id
-        if not current and (now >= node.promised or node.shown != node.inode):
+        if current and node.version == edition.id:
+            return self._opened(node), True
+        if node.version == UNREADABLE or now >= node.promised or node.shown != node.inode:
             return None
-        self._editions.opened(node.name, now)
         return self._opened(node), True
 
     def _came_again(self, node: Node, thread: int, now: float) -> bool:
@@ -150,13 +154,13 @@ class Opener:
     def release(self, fh: int) -> None:
         """Close a handle."""
         self._values.pop(fh, None)
-        handle = self._table.handles.get(fh)
-        self._table.release(fh)
-        if handle is not None and handle.node.superseded:
+        handle = self._table.release(fh)
+        if handle is not None and handle.node.state is not _CURRENT and handle.node.superseded:
             self._rotation.want_refresh(handle.node)
 
     def _opened(self, node: Node) -> Handle:
         handle = self._table.open(node)
         # An open file keeps its bytes even when the cache lets them go or the vault loses the version.
-        self._values[handle.fh] = self._editions.peek_value(handle.content.name, handle.content.version)
+        content = handle.content
+        self._values[handle.fh] = self._editions.peek_value(content.name, content.version)
         return handle

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from keyvaultfs.filesystem.audit import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
-    import pyfuse3
-    from pyfuse3 import RequestContext
+    from pyfuse3 import FileInfo, InodeT, RequestContext
 
     from keyvaultfs.files.editions import Editions
     from keyvaultfs.filesystem.askers import Asker, Askers
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.readers import Readers
+
+    Opened = Callable[[InodeT, RequestContext, int, FileInfo | None], Coroutine[Any, Any, None] | None]
 
 _MOST_SUBJECTS = 4096
 
@@ -41,52 +42,56 @@ class Opens:
         audit: Audit | None,
     ) -> None:
         self._table = table
+        self._nodes = table.nodes
         self._editions = editions
         self._askers = askers
         self._readers = readers
+        self._recent, self._by_handle = readers.recent, readers.by_handle
         self._prefix = mountpoint.rstrip("/") + "/"
         self._audit = audit
         self._subjects: dict[tuple[int, int], Subject] = {}
+        self.opened: Opened = self._note if audit is None else self._record
+        """see `requests.Served`"""
+        self.closed: Callable[[int], None] = readers.closed
+        """a RELEASE; of a secret's file or any other"""
 
-    def opened(
-        self, arguments: tuple[Any, ...], code: int, answer: pyfuse3.FileInfo | None
+    def _note(self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None) -> None:  # noqa: ARG002
+        """Remember who reads; a warm open is only counted, by what was found out a moment ago."""
+        if answer is None:
+            return
+        recent = self._recent.get((inode, ctx.pid))
+        if recent is not None and recent[1].shown == inode:
+            reader = recent[0]
+            reader.opens += 1
+            self._by_handle[answer.fh] = reader
+            return
+        self._note_anew(inode, ctx, answer.fh, None)
+
+    def _record(
+        self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None
     ) -> Coroutine[Any, Any, None] | None:
-        """See `requests.Served`."""
-        inode, _, ctx = arguments
-        audit = self._audit
-        if audit is None:
-            if answer is not None:
-                self._note(inode, ctx, answer.fh, None)
-            return None
-        node = self._table.nodes.get(inode)
+        """The same with a record in the audit's file."""
+        node = self._nodes.get(inode)
         if node is None:  # a control file
             return None
         asker = self._askers.of(ctx)
         if answer is not None:
-            self._note(inode, ctx, answer.fh, asker)
+            recent = self._recent.get((inode, ctx.pid))
+            if recent is not None and recent[0].asker is asker:
+                self._note(inode, ctx, code, answer)
+            else:
+                self._note_anew(inode, ctx, answer.fh, asker)
+        assert self._audit is not None
         shown = node if node.shown == inode else self._table.content(node)
-        return audit.record(self._subject(node, shown), asker, code)
+        return self._audit.record(self._subject(node, shown), asker, code)
 
-    def _note(self, inode: int, ctx: RequestContext, fh: int, asker: Asker | None) -> None:
-        """Remember who reads; a warm open is only counted, by what was found out a moment ago."""
-        readers = self._readers
-        recent = readers.recent.get((inode, ctx.pid))
-        if recent is not None and recent[1].shown == inode and (asker is None or recent[0].asker is asker):
-            reader = recent[0]
-            reader.opens += 1
-            reader.touched = True
-            readers.by_handle[fh] = reader
-            return
-        node = self._table.nodes.get(inode)
+    def _note_anew(self, inode: InodeT, ctx: RequestContext, fh: int, asker: Asker | None) -> None:
+        node = self._nodes.get(inode)
         if node is None or node.pinned:
             return
         edition = self._table.content(node).version
-        reader = readers.opened(node.name.path, edition, asker or self._askers.of(ctx), fh)
-        readers.recent[inode, ctx.pid] = reader, node
-
-    def closed(self, fh: int) -> None:
-        """A RELEASE; of a secret's file or any other."""
-        self._readers.closed(fh)
+        reader = self._readers.opened(node.name.path, edition, asker or self._askers.of(ctx), fh)
+        self._recent[inode, ctx.pid] = reader, node
 
     def _subject(self, node: Node, shown: Node) -> Subject:
         known = self._subjects.get((node.inode, shown.inode))

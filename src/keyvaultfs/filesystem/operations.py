@@ -17,7 +17,7 @@ from keyvaultfs.files.tree import Directory
 from keyvaultfs.filesystem import attributes, control, names
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
 from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
-from keyvaultfs.filesystem.requests import SystemdPatience, request
+from keyvaultfs.filesystem.requests import SystemdPatience, open_request, release_request, request
 from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ T = TypeVar("T")
 Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
 
 _INODE_BITS = 32
+_FIRST_OWN = 1 << 62
+"""Handles from here on are of directories and control files; those of secrets' files are below."""
+
+_WRITING = os.O_ACCMODE | os.O_TRUNC
+"""Flags of an open that does more than read: O_RDONLY is 0."""
+
 _BLOCK = 4096
 _REMEMBERED = 1 << 14
 _LONGEST_ATTRIBUTE = 65536
@@ -83,6 +89,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._files = files
         self._table = table
+        self._nodes = table.nodes
         self._resolver = resolver
         self._opener = opener
         self._announcements = announcements
@@ -92,7 +99,7 @@ class Operations(pyfuse3.Operations):
         self.metrics = metrics
         self.timeout = timeout
         self._base_url = base_url
-        self.settle = table.settle
+        self.unsettled, self.settle = table.unsettled, table.settle
         self.opened = opens.opened
         self._closed = opens.closed
         self.in_flight: set[trio.CancelScope] = set()
@@ -140,15 +147,13 @@ class Operations(pyfuse3.Operations):
         for inode, count in inode_list:
             self._table.forget(inode, count)
 
-    @request
+    @open_request
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[pyfuse3.FileInfo]:
-        if flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY:
+        if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
-        if inode < FIRST_HASHED:
-            fh = self._new_handle(inode)
-            self._texts[fh] = self._control.text(inode)
-            return pyfuse3.FileInfo(fh=fh, direct_io=True)
-        node = self._node(inode)
+        node = self._nodes.get(inode)
+        if node is None:
+            return self._open_control(inode)
         if node.name.look.units is not None:
             self._check_unit(node.name, ctx.pid)
         opened = self._opener.open_now(node, ctx.pid)
@@ -165,10 +170,13 @@ class Operations(pyfuse3.Operations):
         data = self._opener.read_now(handle, off, size)
         return self._opener.read(handle, off, size) if data is None else data
 
-    @request
+    @release_request
     def release(self, fh: FileHandleT) -> None:
-        self.of_systemd.discard(fh)
-        if self._texts.pop(fh, None) is None:
+        if fh in self.of_systemd:
+            self.of_systemd.remove(fh)
+        if fh >= _FIRST_OWN:
+            self._texts.pop(fh, None)
+        else:
             self._opener.release(fh)
             self._closed(fh)
 
@@ -241,7 +249,14 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache = opened
         if ctx.pid == 1:
             self.of_systemd.add(handle.fh)
-        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
+        return pyfuse3.FileInfo(handle.fh, False, keep_cache)
+
+    def _open_control(self, inode: InodeT) -> pyfuse3.FileInfo:
+        if inode >= FIRST_HASHED:
+            raise _unknown()
+        fh = self._new_handle(inode)
+        self._texts[fh] = self._control.text(inode)
+        return pyfuse3.FileInfo(fh=fh, direct_io=True)
 
     def _refuse_write(self, *args: object) -> NoReturn:  # noqa: ARG002
         raise pyfuse3.FUSEError(errno.EROFS)
@@ -383,10 +398,9 @@ class Operations(pyfuse3.Operations):
         return self._resolver.listed(line.what, now)
 
     def _node(self, inode: int) -> Node:
-        node = self._table.nodes.get(inode)
+        node = self._nodes.get(inode)
         if node is None:
-            # A placeholder of a listing, or of an earlier life: the kernel looks the name up again.
-            raise pyfuse3.FUSEError(errno.ESTALE)
+            raise _unknown()
         return node
 
     def _patience(self, ctx: RequestContext) -> float:
@@ -403,4 +417,9 @@ class Operations(pyfuse3.Operations):
 
     def _new_handle(self, inode: int) -> int:
         # Whoever takes over can tell from it which directory it is.
-        return 1 << 62 | random.getrandbits(62 - _INODE_BITS) << _INODE_BITS | inode
+        return _FIRST_OWN | random.getrandbits(62 - _INODE_BITS) << _INODE_BITS | inode
+
+
+def _unknown() -> pyfuse3.FUSEError:
+    """For an inode that we do not have, as of a listing or an earlier life: the kernel looks the name up again."""
+    return pyfuse3.FUSEError(errno.ESTALE)

@@ -52,7 +52,7 @@ class Reader:
         edition: the version that it last opened.
         opens: how often it did.
         counted: how many of these `last` is of.
-        touched: whether it opened or closed something since it was last written.
+        touched: whether it closed something, or first opened another version, since it was last written.
     """
 
     path: str
@@ -129,8 +129,12 @@ class Readers:
         self.recent.clear()
         if len(self.by_handle) > _MOST_HANDLES:
             kept = [handle for handle in self.by_handle if self._is_open(handle)][-_MOST_HANDLES:]
-            self.by_handle = {handle: self.by_handle[handle] for handle in kept}
-        touched = [reader for reader in self._known.values() if reader.touched]
+            of_kept = {handle: self.by_handle[handle] for handle in kept}
+            self.by_handle.clear()
+            self.by_handle.update(of_kept)
+        touched = [
+            reader for reader in self._known.values() if reader.touched or reader.counted != reader.opens
+        ]
         handles = self._handles() if touched else {}
         for reader in touched:
             if reader.counted != reader.opens:

@@ -8,7 +8,7 @@ import inspect
 import math
 import traceback
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import pyfuse3
 import trio
@@ -17,7 +17,9 @@ from keyvaultfs import errors
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sized
+
+    from pyfuse3 import FileHandleT, FileInfo, FlagT, InodeT, RequestContext
 
     from keyvaultfs.metrics import FilesystemMetrics
 
@@ -89,11 +91,17 @@ class Served(Protocol):
     def systemd(self) -> SystemdPatience:
         """How long PID 1 may wait."""
 
+    @property
+    def unsettled(self) -> Sized:
+        """Handles of which nobody has told whether the kernel has had them; `settle` is for these."""
+
     def settle(self) -> None:
         """The kernel has had the answers to all earlier requests."""
 
-    def opened(self, arguments: tuple[Any, ...], code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
-        """An OPEN with these arguments is about to be answered: with an errno, or 0 and an answer.
+    def opened(
+        self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """An OPEN is about to be answered: with an errno, or 0 and an answer.
 
         What is returned is awaited first, and raises nothing.
         """
@@ -127,7 +135,6 @@ def request(
     - It is counted, by its name, and so is the errno of a failure.
     - Whatever it raises becomes an errno: pyfuse3 ends its loop on an exception that is no FUSEError. One that nobody
       foresaw is logged by its type and frames, never by its text: ``int("p@ss")`` quotes its argument.
-    - Each OPEN is told to `Served.opened` before it is answered, with its outcome.
     - Handles of earlier requests count as known to the kernel (`Served.settle`).
     - What must be waited for has a deadline, `Served.timeout` or PID 1's, and others can end it: a program that waits
       on FUSE cannot be killed. An answer that is there at once does without: a cancel scope costs more than all the
@@ -138,39 +145,85 @@ def request(
     name = fn.__name__
     by_systemd = _by_systemd(fn)
 
-    is_open = name == "open"
-
     @functools.wraps(fn)
     async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self.metrics.requests[name] += 1
         try:
-            self.settle()
-            answer = fn(self, *args, **kwargs)
-            if isinstance(answer, CoroutineType):
+            if self.unsettled:
+                self.settle()
+            answer: Any = fn(self, *args, **kwargs)
+            if type(answer) is CoroutineType:
                 answer = await _in_time(self, answer, hurried=by_systemd(self, args))
         except Exception as exc:  # noqa: BLE001 - any other than FUSEError would end the loop and lose the mount
-            code = _code(name, exc)
+            code = _failed(self, name, exc)
         else:
-            if is_open and (waiting := _told(self, args, 0, answer)) is not None:
-                await waiting
-            return cast("T", answer)
-        self.metrics.errors[errno.errorcode.get(code, str(code))] += 1
-        if is_open and (waiting := _told(self, args, code, None)) is not None:
-            await waiting
+            return answer  # type: ignore[no-any-return]
         raise pyfuse3.FUSEError(code)
 
     return handler
 
 
-def _told(
-    served: Served, arguments: tuple[Any, ...], code: int, answer: Any
-) -> Coroutine[Any, Any, None] | None:
-    """Have an OPEN noted, which is no reason to fail it."""
-    try:
-        return served.opened(arguments, code, answer)
-    except Exception as exc:  # noqa: BLE001 - see above
-        _code("opened", exc)
-        return None
+def open_request(
+    fn: Callable[[S, InodeT, FlagT, RequestContext], FileInfo | Coroutine[Any, Any, FileInfo]],
+) -> Callable[[S, InodeT, FlagT, RequestContext], Coroutine[Any, Any, FileInfo]]:
+    """As `request`, for OPEN: each is told to `Served.opened` before it is answered, with its outcome.
+
+    Apart from it, as is `release_request`: all that a program's warm read asks of us is these two.
+    """
+    name = fn.__name__
+
+    @functools.wraps(fn)
+    async def handler(self: S, /, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        self.metrics.requests[name] += 1
+        code = 0
+        answer: Any
+        try:
+            if self.unsettled:
+                self.settle()
+            answer = fn(self, inode, flags, ctx)
+            if type(answer) is CoroutineType:
+                answer = await _in_time(self, answer, hurried=ctx.pid == 1)
+        except Exception as exc:  # noqa: BLE001 - see `request`
+            code, answer = _failed(self, name, exc), None
+        try:
+            recording = self.opened(inode, ctx, code, answer)
+        except Exception as exc:  # noqa: BLE001 - that it cannot be noted is no reason to fail it
+            _code("opened", exc)
+        else:
+            if recording is not None:
+                await recording
+        if answer is None:
+            raise pyfuse3.FUSEError(code)
+        return answer  # type: ignore[no-any-return]
+
+    return handler
+
+
+def release_request(
+    fn: Callable[[S, FileHandleT], None],
+) -> Callable[[S, FileHandleT], Coroutine[Any, Any, None]]:
+    """As `request`, for RELEASE, which never waits. It settles afterwards: what is gone need not be settled."""
+    name = fn.__name__
+
+    @functools.wraps(fn)
+    async def handler(self: S, /, fh: FileHandleT) -> None:
+        self.metrics.requests[name] += 1
+        try:
+            fn(self, fh)
+            if self.unsettled:
+                self.settle()
+        except Exception as exc:  # noqa: BLE001 - see `request`
+            code = _failed(self, name, exc)
+            raise pyfuse3.FUSEError(code) from None
+
+    return handler
+
+
+def _failed(served: Served, name: str, exc: Exception) -> int:
+    """The errno of a request that failed; it is counted."""
+    code = _code(name, exc)
+    served.metrics.errors[errno.errorcode.get(code, str(code))] += 1
+    return code
 
 
 async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:

@@ -18,12 +18,13 @@ class Handles:
 
     Attributes:
         by_number: every handle, by the number that the kernel has for it.
+        unsettled: those of which it is not known whether the kernel has had the number; see `settle`.
     """
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self.by_number: dict[int, Handle] = {}
-        self._unsettled: list[Handle] = []
+        self.unsettled: list[Handle] = []
         # The kernel may still use handles that a predecessor numbered. So each worker counts from a random number below
         # 2^61, since two random starts are almost certainly further apart than all the opens of one worker. Handles of
         # directories and control files begin at 2^62, apart from these.
@@ -34,10 +35,11 @@ class Handles:
         fh = next(self._numbers)
         while fh in self.by_number:
             fh = next(self._numbers)
-        handle = Handle(fh, node, content, self._slots.take())
-        self.add(handle)
+        self.by_number[fh] = handle = Handle(fh, node, content, self._slots.take())
+        node.handles.add(fh)
+        content.needed += 1
         self._slots.write_handle(handle)
-        self._unsettled.append(handle)
+        self.unsettled.append(handle)
         return handle
 
     def add(self, handle: Handle) -> None:
@@ -48,13 +50,13 @@ class Handles:
 
     def settle(self) -> None:
         """The kernel has had the answers to all earlier OPENs. Called at the start of each later request."""
-        if not self._unsettled:
+        if not self.unsettled:
             return
-        for handle in self._unsettled:
+        for handle in self.unsettled:
             if handle.fh in self.by_number:
                 handle.settled = True
                 self._slots.write_settled(handle)
-        self._unsettled.clear()
+        self.unsettled.clear()
 
     def use(self, fh: int) -> Handle | None:
         """The handle that the kernel names in a request: so it has had the answer to the OPEN."""
@@ -85,4 +87,6 @@ class Handles:
             self._slots.give_back(handle.slot)
             handle.node.handles.discard(fh)
             handle.content.needed -= 1
+            if self.unsettled and self.unsettled[-1] is handle:  # what is gone need not be settled
+                self.unsettled.pop()
         return handle

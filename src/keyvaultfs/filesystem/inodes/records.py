@@ -17,6 +17,7 @@ from keyvaultfs.model import SecretName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
 
     from pyfuse3 import InodeT
 
@@ -34,6 +35,7 @@ CHANGED_AT, LISTED_AT = 24, 32
 _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")
+_HANDLE_BODY = struct.Struct("<Bxxxxxx QQQ")  # the same without the kind
 # kind, flags, length of name, lookups; inode, updated; version, token; name
 _DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s")
 # kind, length of name, lookups; inode; name
@@ -142,9 +144,11 @@ def pack_directory(directory: Directory, length: int, name: bytes) -> bytes:
     return _DIRECTORY.pack(IS_DIRECTORY, length, lookups(directory.lookups), directory.inode, name)
 
 
-def pack_handle(handle: Handle) -> bytes:
-    """The record of an open file."""
-    return _HANDLE.pack(IS_HANDLE, handle.settled, handle.fh, handle.node.inode, handle.content.inode)
+def write_handle(handle: Handle, where: mmap, start: int) -> None:
+    """Write the record of an open file in its place; each open does, so no bytes are made for it."""
+    inode, content = handle.node.inode, handle.content.inode
+    _HANDLE_BODY.pack_into(where, start + 1, handle.settled, handle.fh, inode, content)
+    where[start] = IS_HANDLE  # last: see `Slots`
 
 
 def pack_text(raw: bytes, digest: bytes) -> list[bytes]:

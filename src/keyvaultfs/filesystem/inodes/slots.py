@@ -118,7 +118,7 @@ class Slots:
 
     def write_handle(self, handle: Handle) -> None:
         """Write an open file into its slot."""
-        self._put(handle.slot, records.pack_handle(handle))
+        records.write_handle(handle, self._map, handle.slot * _SLOT)
 
     def write_settled(self, handle: Handle) -> None:
         """Write that the kernel has had the answer which made a handle that was written before."""

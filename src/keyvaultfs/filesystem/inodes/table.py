@@ -46,6 +46,7 @@ class InodeTable:
         left = self._slots.load()
         self._handles = Handles(self._slots)
         self.handles = self._handles.by_number
+        self.unsettled = self._handles.unsettled
         self.settle, self.is_open, self.handle = (
             self._handles.settle,
             self._handles.is_open,
@@ -220,16 +221,19 @@ class InodeTable:
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        return self._handles.open(node, self.content(node))
+        return self._handles.open(node, node if node.shown == node.inode else self.content(node))
 
-    def release(self, fh: int) -> None:
+    def release(self, fh: int) -> Handle | None:
         """Close a handle; one that is gone already is no error (a request may run twice, DESIGN §4)."""
         handle = self._handles.close(fh)
         if handle is None:
-            return
-        self._drop(handle.node)
-        if handle.content is not handle.node:
-            self._drop(handle.content)
+            return None
+        node, content = handle.node, handle.content
+        if not node.lookups:
+            self._drop(node)
+        if content is not node:
+            self._drop(content)
+        return handle
 
     def held(self) -> list[tuple[File, str]]:
         """What the kernel may hold on to, or has open."""
