@@ -16,8 +16,7 @@ from keyvaultfs.cli.launch import launch
 from keyvaultfs.cli.main import COMMANDS
 from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import file, options
-from keyvaultfs.settings.places import Path as Place
-from keyvaultfs.settings.places import Places
+from keyvaultfs.settings.toml_lines import TomlLines, TomlPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -362,8 +361,8 @@ def test_whatever_the_parser_accepts_has_its_places(text: str) -> None:
         data = tomllib.loads(text)
     except ValueError:
         return
-    places = Places(text)
-    assert [path for path in every_path(data) if path not in places] == []
+    toml_lines = TomlLines(text)
+    assert [path for path in every_path(data) if path not in toml_lines] == []
 
 
 KEYS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["a", "b", "c-d"])
@@ -386,7 +385,7 @@ def toml(value: object) -> str:
 @given(st.dictionaries(KEYS, st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3), max_size=4))
 def test_each_table_and_key_has_its_line(tables: dict[str, list[dict[str, object]]]) -> None:
     text = ""
-    wanted: dict[Place, int] = {}
+    wanted: dict[TomlPath, int] = {}
     for name, rows in tables.items():
         for position, row in enumerate(rows):
             wanted[name, position] = text.count("\n") + 2
@@ -394,8 +393,8 @@ def test_each_table_and_key_has_its_line(tables: dict[str, list[dict[str, object
             for key, value in row.items():
                 wanted[name, position, key] = text.count("\n") + 1
                 text += f"{toml(key)} = {toml(value)}\n"
-    places = Places(text)
-    assert {path: places.line(path) for path in wanted} == wanted
+    toml_lines = TomlLines(text)
+    assert {path: toml_lines.line(path) for path in wanted} == wanted
     assert tomllib.loads(text) == {name: rows for name, rows in tables.items() if rows}
 
 

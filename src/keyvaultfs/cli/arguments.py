@@ -40,7 +40,7 @@ class _Command(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # overloads, for which there is no need here
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse has it, which is called back by what it is that does it."""
+        """As argparse's own; `parse_known_intermixed_args` calls this method again, and that call goes to argparse."""
         if self._within:
             return super().parse_known_args(args, namespace)
         self._within = True
@@ -54,7 +54,7 @@ def parser(*, dev: bool = True) -> argparse.ArgumentParser:
     """The whole command line; completion is made from it.
 
     Args:
-        dev: with the options of ``dev``: not for the process that holds a mount, which is kept small.
+        dev: whether the options of ``dev`` are there; the process that holds a mount does without, to stay small.
     """
     whole = argparse.ArgumentParser(prog="keyvaultfs", description="Mount an Azure Key Vault as a directory.")
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")

@@ -22,7 +22,7 @@ def launch(
         UsageError: something is wrong with it.
     """
     parsed = options.parse(texts)
-    if "remount" in parsed.words:
+    if "remount" in parsed.flags:
         raise UsageError(
             "a remount changes nothing here: unmount and mount again (systemctl reload keeps a mount up)"
         )

@@ -84,16 +84,16 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``keyvaultfs``."""
-    words = sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
     try:
-        return guarded(lambda: _run(words), usage=USAGE, failed=FAILED, program="keyvaultfs")
+        return guarded(lambda: _run(given), usage=USAGE, failed=FAILED, program="keyvaultfs")
     except OSError as exc:  # what the machine does not let us do
         say(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or type(exc).__name__)
         return FAILED
 
 
-def _run(words: Sequence[str]) -> int:
-    args = arguments.parser(dev="dev" in words[:1]).parse_args(words)
+def _run(given: Sequence[str]) -> int:
+    args = arguments.parser(dev="dev" in given[:1]).parse_args(given)
     return COMMANDS[args.command](args)
 
 

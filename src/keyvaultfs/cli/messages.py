@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def say(words: str, program: str = "keyvaultfs") -> None:
-    """A line on standard error for each line of `words`; lost if that is closed or full, which fails no mount."""
-    text = "".join(f"{program}: {line}\n" for line in words.splitlines())
+def say(message: str, program: str = "keyvaultfs") -> None:
+    """A line on standard error for each line of `message`; lost if that is closed or full, which fails no mount."""
+    text = "".join(f"{program}: {line}\n" for line in message.splitlines())
     with contextlib.suppress(OSError, AttributeError):
         # Not by way of sys.stderr's buffer: what stays in it turns the exit status into 120.
         os.write(sys.stderr.fileno(), text.encode(errors="backslashreplace"))

@@ -49,19 +49,19 @@ def run(args: argparse.Namespace) -> int:
         KeyVaultFSError: the file cannot be written.
     """
     code = 0
-    told: dict[str, Parsed | None] = {}
+    answers: dict[str, Parsed | None] = {}
     for mountpoint in args.mountpoints or ours():
         try:
-            told[mountpoint] = parse(reading.control(mountpoint, "metrics", _SECONDS))
+            answers[mountpoint] = parse(reading.control(mountpoint, "metrics", _SECONDS))
         except KeyVaultFSError as exc:
-            told[mountpoint], code = None, 1
+            answers[mountpoint], code = None, 1
             sys.stderr.write(f"keyvaultfs: {exc}\n")
         except ValueError as exc:
-            told[mountpoint], code = None, 1
+            answers[mountpoint], code = None, 1
             sys.stderr.write(
                 f"keyvaultfs: {mountpoint}: what it shows are no metrics of this version: {exc}\n"
             )
-    whole = joined(told)
+    whole = joined(answers)
     if args.output is None:
         sys.stdout.write(whole)
     else:
@@ -88,14 +88,14 @@ def parse(text: str) -> Parsed:
     if lines[-2:] != ["# EOF", ""]:
         raise ValueError("the end is missing")
     found: Parsed = {}
-    name = kind = told = ""
+    name = kind = help_text = ""
     for number, line in enumerate(lines[:-2], 1):
         family, sample = _FAMILY.fullmatch(line), _SAMPLE.fullmatch(line)
         if family is not None and family[1] == "HELP":
-            name, told = family[2], family[3]
+            name, help_text = family[2], family[3]
         elif family is not None and family[2] == name and family[3] in _SUFFIXES and name not in found:
             kind = family[3]
-            found[name] = kind, told, []
+            found[name] = kind, help_text, []
         elif sample is not None and name in found and sample[1] == name + _SUFFIXES[kind]:
             found[name][2].append((sample[1], sample[2] or "", sample[3]))
         else:
@@ -103,16 +103,16 @@ def parse(text: str) -> Parsed:
     return found
 
 
-def joined(told: dict[str, Parsed | None]) -> str:
+def joined(answers: dict[str, Parsed | None]) -> str:
     """What mounts told -> one text, with the label ``mountpoint``; None where a mount did not answer."""
     families: dict[str, _Family] = {}
-    for mountpoint, found in told.items():
+    for mountpoint, found in answers.items():
         label = f'mountpoint="{mountpoint.translate(_ESCAPES)}"'
         up = families.setdefault(f"{PREFIX}_up", _Family("gauge", GAUGES["up"]))
         up.samples.append(f"{PREFIX}_up{{{label}}} {int(found is not None)}")
-        for name, (kind, words, samples) in (found or {}).items():
+        for name, (kind, help_text, samples) in (found or {}).items():
             full = name + _SUFFIXES[kind]
-            family = families.setdefault(full, _Family("gauge" if kind == "info" else kind, words))
+            family = families.setdefault(full, _Family("gauge" if kind == "info" else kind, help_text))
             for _, more, value in samples:
                 family.samples.append(f"{full}{{{label}{',' * bool(more)}{more}}} {value}")
     return "".join(_lines(families.items()))

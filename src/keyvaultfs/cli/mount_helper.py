@@ -21,7 +21,7 @@ EX_USAGE, EX_SYSERR, EX_FAIL = 1, 2, 32
 _VAULT_NAME = re.compile("[0-9A-Za-z-]{3,24}")
 
 _KERNELS = ("user_id=", "group_id=", "max_read=", "default_permissions", "allow_other")
-"""What mount(8) reads in mountinfo and hands back for a remount of what is not in fstab."""
+"""Options that mount(8) takes from mountinfo for a remount of what is not in fstab: the user has not written them."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,10 +63,10 @@ def _quoted(piece: str) -> str:
     return piece.replace("\\", "\\\\").replace(",", "\\,").replace('"', '\\"')
 
 
-def _known_only(texts: Sequence[str]) -> list[str]:
+def _without_unknown(texts: Sequence[str]) -> list[str]:
     from keyvaultfs.settings import options
 
-    kept = []
+    pieces = []
     for piece in (piece for text in texts for piece in options.split(text) if piece):
         quoted = _quoted(piece)
         try:
@@ -74,12 +74,12 @@ def _known_only(texts: Sequence[str]) -> list[str]:
         except UsageError as exc:
             if "unknown option" in str(exc):
                 continue
-        kept.append(quoted)
-    return kept
+        pieces.append(quoted)
+    return pieces
 
 
 def _remount(args: argparse.Namespace, texts: Sequence[str]) -> int:
-    """Answer ``-o remount``: read-only is what the mount is, and nothing else can be had without an unmount.
+    """Answer ``-o remount``: the mount is read-only and stays so, and no option of ours can change without an unmount.
 
     Raises:
         UsageError: an option that nobody knows.
@@ -130,7 +130,7 @@ def _source(source: str) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
-    texts = _known_only(args.options) if args.sloppy else args.options
+    texts = _without_unknown(args.options) if args.sloppy else args.options
     if args.namespace:
         _enter(args.namespace)
     from keyvaultfs.settings import options

@@ -89,8 +89,8 @@ def _cause(path: str) -> str:
                 return f" (it cannot be made: {line(reason)})"
             sentences = [str(problem["sentence"]) for problem in status["problems"]]
             sentences = [sentence for sentence in sentences if not sentence.startswith("file ")]
-            told = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
-            return f" ({line(told[0])})" if told else ""
+            about = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
+            return f" ({line(about[0])})" if about else ""
         if folder == os.path.dirname(folder):  # noqa: PTH120
             return ""
         folder = os.path.dirname(folder)  # noqa: PTH120

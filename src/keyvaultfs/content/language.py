@@ -160,8 +160,8 @@ def _walk(node: Any, depth: int, loops: int) -> Iterator[Any]:
 
 
 def _spoken(kind: str) -> str:
-    words = {"FromImport": "import", "CallBlock": "call", "NSRef": "namespaces", "Scope": "autoescape"}
-    return words.get(kind, kind.lower())
+    named = {"FromImport": "import", "CallBlock": "call", "NSRef": "namespaces", "Scope": "autoescape"}
+    return named.get(kind, kind.lower())
 
 
 def _used(node: nodes.Call) -> Use | None:
@@ -171,13 +171,17 @@ def _used(node: nodes.Call) -> Use | None:
         return None
     if name not in _FORMS:
         raise Mistake(node.lineno, f"a template can call {', '.join(_FORMS)} and range, and nothing else")
-    words = [getattr(argument, "value", None) for argument in node.args]
+    arguments = [getattr(argument, "value", None) for argument in node.args]
     most = 1 if name == "version" else 2
     least = 2 if name == "part" else 1
     wrong = node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None
-    if wrong or not least <= len(words) <= most or not all(isinstance(word, str) for word in words):
+    if (
+        wrong
+        or not least <= len(arguments) <= most
+        or not all(isinstance(argument, str) for argument in arguments)
+    ):
         raise Mistake(node.lineno, f"{name} is written with its words in quotation marks: {_FORMS[name]}")
-    return _use(node.lineno, name, *(str(word) for word in words))
+    return _use(node.lineno, name, *(str(argument) for argument in arguments))
 
 
 def _use(line: int, function: str, secret: str, detail: str = "") -> Use:

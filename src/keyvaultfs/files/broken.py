@@ -21,7 +21,7 @@ class _Broken:
 
 
 class Breakage:
-    """What is broken now. `reason` never quotes a value."""
+    """The files that are broken now, by path. The reason of each never quotes a value."""
 
     def __init__(self, causes: Causes) -> None:
         self._causes = causes
@@ -45,7 +45,7 @@ class Breakage:
         return self._open[path].since
 
     def end(self, path: str) -> None:
-        """It can be made."""
+        """The newest edition of a file can be made: it is not, or no longer, broken."""
         if self._open and self._open.pop(path, None) is not None:
             self._causes.end(_KIND, path)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A file no longer shows `old`. `new` is None when it shows nothing, or nobody has asked for what.
+    """A file no longer shows the edition `old`.
+
+    `new` is None when it shows nothing, and also when nobody has asked yet what it shows.
 
     Attributes:
         gone: it shows nothing.
@@ -74,12 +76,12 @@ class Changes:
         return tuple(found)
 
     def _is_first_news(self, file: File, event: Rotated) -> bool:
-        """Whether nobody can have heard of a file that an event is about."""
+        """Whether the event is the first that was ever heard of a file: nobody can hold an earlier edition of it."""
         began = event.old is None and not (event.appeared or event.gone)
         return began and self._editions.state(file) is None
 
     def _last(self, file: File, event: Rotated) -> Edition | None:
-        """What a version that was found just before a refresh makes of a file: it is to be asked for again."""
+        """The last edition, where a refresh followed the event at once: the cache must ask again first."""
         return None if event.new in {None, UNREADABLE} else self._editions.last(file)
 
     def _plain(self, file: File, event: Rotated) -> Changed:
@@ -92,7 +94,7 @@ class Changes:
     async def follow(
         self, rotated: trio.MemoryReceiveChannel[Rotated], into: trio.MemorySendChannel[tuple[Changed, ...]]
     ) -> None:
-        """Tell what changes, a set for each rotation. Runs until cancelled."""
+        """Send the files that each rotation changes, as one set. Runs until cancelled."""
         async for event in rotated:
             changed = self.of(event)
             if changed:

@@ -92,7 +92,7 @@ class Files:
         """The edition that a path shows now, and since when, in Unix seconds: as far as that is known without asking.
 
         Returns:
-            None if it is not known, and ("", None) if it is another than any that was looked at, or none.
+            None if that is not known; ("", None) if it shows nothing, or an edition that nobody has looked at yet.
         """
         file = self.tree.find(path)
         if not isinstance(file, File):

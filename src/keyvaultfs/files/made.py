@@ -1,4 +1,4 @@
-"""Bytes that were made of secrets, beside the secrets' own values: in memory that a successor finds."""
+"""The bytes of files that are made of secrets, kept beside the values in memory that a successor takes over."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _RECIPE = "recipe"
 class Made:
     """Bytes by file and edition.
 
-    Some cannot be made again to the letter: a PFX has salts. So none goes while anybody may come back to its edition,
-    but for want of room.
+    Some cannot be made again to the letter, since a PFX has random salts. So the bytes of an edition stay while
+    anybody may still read it, unless there is no room for them.
     """
 
     def __init__(self, store: ValueStore) -> None:
         self._store = store
 
     def get(self, key: str, edition: str) -> SecretValue | None:
-        """What was made of an edition of a file."""
+        """The bytes that were made for an edition of a file."""
         return self._store.get(FileKey(key), Version(edition))
 
     def put(self, key: str, edition: str, value: SecretValue, recipe: str, facts: Properties) -> None:
-        """Keep it.
+        """Keep the bytes of an edition of a file.
 
         Args:
-            recipe: the same for all editions that are made in this way of these secrets; no other's.
+            recipe: names the recipe: editions have the same one exactly if they are made in this way of these secrets.
             facts: `created` and `updated` of the edition.
         """
         properties = Properties(created=facts.created, updated=facts.updated, tags={_RECIPE: recipe})
@@ -51,10 +51,10 @@ class Made:
         return max(found, key=lambda one: one[1].updated or 0, default=None)
 
     def sweep(self, needed: Callable[[str, str], bool]) -> None:
-        """Let those go that nobody needs.
+        """Drop the editions that nobody needs.
 
         Args:
-            needed: of a file's key and an edition.
+            needed: called with a file's key and an edition.
         """
         for name, stored in self._store.made():
             if not needed(name.path, stored.version):

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is left out is not there, whatever its name is reached by.
+    """A secret that is left out does not exist for this mount, by whatever path somebody asks for it.
 
     Attributes:
         include: patterns of names; none for all.
-        exclude: patterns of names, which weigh more.
+        exclude: patterns of names; they win over `include`.
         tags: keys and values that a secret's current version must have, all of them.
     """
 
@@ -28,11 +28,11 @@ class Shown:
     tags: tuple[tuple[str, str], ...] = ()
 
     def by_name(self, name: SecretName) -> bool:
-        """Whether nothing speaks against a name."""
+        """Whether the options let a secret of this name be shown."""
         return matches(self.include, self.exclude, name)
 
     def by_tags(self, tags: Mapping[str, str]) -> bool:
-        """Whether nothing speaks against a version with these tags."""
+        """Whether the options let a secret with these tags be shown."""
         return all(tags.get(key) == value for key, value in self.tags)
 
 

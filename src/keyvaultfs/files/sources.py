@@ -52,7 +52,7 @@ class Sources:
     """Joins sources with the cache.
 
     Args:
-        shown: a secret that is not is none of this mount's.
+        shown: which secrets this mount shows; any other does not exist for it.
     """
 
     def __init__(self, cache: Cache, shown: Shown) -> None:
@@ -62,18 +62,20 @@ class Sources:
         self._versions: dict[str, _Versions] = {}
 
     def shows(self, tags: Mapping[str, str]) -> bool:
-        """Whether a secret with these tags is one of this mount's."""
+        """Whether this mount shows a secret with these tags."""
         return self._shown.by_tags(tags)
 
     def hides(self, name: SecretName) -> bool:
-        """Whether a secret is known to be none of this mount's."""
+        """Whether a secret is known to be one that this mount does not show."""
         return bool(self._shown.tags) and self._cache.hides(name)
 
     async def see_whether_shown(self, name: SecretName) -> None:
-        """Ask for a secret if need be: where its current version is not shown, no earlier one is.
+        """Check that this mount shows a secret, and ask the vault if need be.
+
+        A secret whose current version is not shown has no earlier versions to show either.
 
         Raises:
-            NotFound: it is none of this mount's, or there is no such secret.
+            NotFound: the mount does not show it, or there is no such secret.
             Unavailable, trio.TooSlowError: nobody answered.
         """
         if not self._shown.tags:
@@ -85,7 +87,7 @@ class Sources:
                 raise NotFound("NotShown") from None
 
     def last(self, source: Source) -> Part | None:
-        """What was last heard of, whether it may be served or not; never waits."""
+        """The version that was last found, even if it is too old to be served; never waits."""
         record = self._cache.records.get(source.name.key)
         if not source.current or record is None or record.version is None or record.properties is None:
             return self.known(source)
@@ -95,7 +97,7 @@ class Sources:
         return Part(source, record.name, record.version, record.properties, record.checked, now, stale=True)
 
     def known(self, source: Source) -> Part | None:
-        """What may be served while nobody answers; never waits."""
+        """The version that may be served while nobody answers; never waits."""
         entry = self._cache.peek(source.name)
         if source.current:
             return None if entry is None or not self.shows(entry.properties.tags) else _part(source, entry)
@@ -192,7 +194,7 @@ def _part(source: Source, entry: Entry) -> Part:
 
 
 def _previous(versions: _Versions, count: int) -> Version | None:
-    """The version that stands `count` places behind the current one; ids are random, so `created` tells the order."""
+    """The version `count` places before the current one, in the order of `created`: ids are random."""
     current = next((item for item in versions.items if item.version == versions.current), None)
     newest = None if current is None else current.properties.created
     older = [item for item in versions.items if item.version != versions.current]

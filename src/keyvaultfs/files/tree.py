@@ -30,8 +30,8 @@ class File:
     Attributes:
         path: relative to the mount point, as a listing spells it.
         key: the same for each spelling that opens it; no other file's.
-        stored: what a successor finds it by.
-        named: whether the configuration names it; else its secret's name may be made up.
+        stored: the path by which a successor finds it.
+        named: whether the configuration names it. If not, somebody asked for its secret by name, which may be made up.
         folder: the path of the directory that it is in.
         raw: its name there, as the kernel has it.
     """
@@ -58,7 +58,7 @@ class Directory:
 
     Attributes:
         children: names in it that the file names, and what they are.
-        maps: whose files are in it.
+        maps: the maps whose files are in it.
         flat: whether the vault's own names are in it.
     """
 
@@ -70,12 +70,12 @@ class Directory:
 
     @property
     def key(self) -> str:
-        """No file's, and no secret's."""
+        """A key that no file and no secret has."""
         return self.path + "/"
 
     @property
     def spelling(self) -> str:
-        """What a successor finds it by."""
+        """The path by which a successor finds it."""
         return self.path + "/"
 
     @property
@@ -86,7 +86,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """Many files at once: what the star stands for in a secret's name, it stands for in the file's."""
+    """A file for each secret with a matching name; the star stands for the same text in both names."""
 
     secrets: Starred
     files: Starred
@@ -98,12 +98,12 @@ class Map:
 
 
 class Tree:
-    """All of a mount.
+    """All files and directories of a mount.
 
     Args:
         named: files by path, with a look of their own where they have one.
         flat: whether the root shows the vault's own names.
-        written: whether there is a file that says so, which may say something else later.
+        written: whether a configuration file describes it: after a reload the file may describe another one.
     """
 
     def __init__(

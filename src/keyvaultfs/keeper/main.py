@@ -77,7 +77,7 @@ class Keeper:
             "failed": self._on_failed,
             "announce": self._on_announce,
             "poke": self._on_poke,
-            "ended": lambda *_: self.presence.look(),
+            "ended": lambda *_: self.presence.reread(),
         }
 
     def run(self) -> int:
@@ -246,7 +246,7 @@ class Keeper:
             for life in self.succession.lives():
                 life.process.channel.send("unmounted")
         if end is not None and self._stop is None:
-            self._exit, self._stop = int(end.failed), end.words
+            self._exit, self._stop = int(end.failed), end.message
 
     def _mind_workers(self) -> None:
         for act, process in self.succession.turn(time.monotonic(), WorkerProcess.dead):

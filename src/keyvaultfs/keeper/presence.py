@@ -26,11 +26,11 @@ class End:
 
     Attributes:
         failed: nobody unmounted it: its connection was aborted, and what is left in the table is dead.
-        words: for the log.
+        message: for the log.
     """
 
     failed: bool
-    words: str
+    message: str
 
 
 class Presence:
@@ -51,12 +51,12 @@ class Presence:
         self.gone = False
         self._device = device
         self._ended: float | None = None
-        self._looks = True
+        self._wanted = True
         self._next = 0.0
 
-    def look(self) -> None:
-        """Read the table at the next check, whether or not it changed."""
-        self._looks = True
+    def reread(self) -> None:
+        """Have the next check read the mount table, whether or not it changed."""
+        self._wanted = True
 
     def check(self, now: float, *, changed: bool) -> End | None:
         """How the mount ended; None while it has not.
@@ -66,21 +66,21 @@ class Presence:
             changed: whether the mount table did.
         """
         ended = self._connection_ended()
-        self._looks = self._looks or changed or ended
-        if self._looks and not self.gone and now >= self._next:
+        self._wanted = self._wanted or changed or ended
+        if self._wanted and not self.gone and now >= self._next:
             there = mountinfo.now(self.ours)
             self.gone = there is None
             self.ours = there or self.ours
-            self._looks, self._next = False, now + _BETWEEN_SECONDS
+            self._wanted, self._next = False, now + _BETWEEN_SECONDS
         if not ended:
             return None
         if self.gone:
-            return End(failed=False, words=f"{self.ours.mountpoint} was unmounted")
+            return End(failed=False, message=f"{self.ours.mountpoint} was unmounted")
         if self._ended is None:
             self._ended = now
         if now - self._ended < _GRACE_SECONDS:
             return None
-        return End(failed=True, words=f"{self.ours.mountpoint}: the connection to the kernel was aborted")
+        return End(failed=True, message=f"{self.ours.mountpoint}: the connection to the kernel was aborted")
 
     def _connection_ended(self) -> bool:
         poll = (

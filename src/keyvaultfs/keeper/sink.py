@@ -40,7 +40,7 @@ class Sink:
 
     @property
     def on_stderr(self) -> bool:
-        """Whether who started us reads along, and need not be told twice."""
+        """Whether log lines go to the standard error of whoever started us, who then needs no second message."""
         return self._sock is None
 
     def say(self, priority: int, text: str) -> None:
@@ -66,7 +66,7 @@ class Sink:
             self._stderr.flush()
 
     def let_stderr_go(self) -> None:
-        """In the background, when the mount is told of: who started us may wait for the end of what we hold open."""
+        """Close standard error, once the result was told: whoever started a background mount may wait for that."""
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = Stderr(_STDERR)  # /dev/null by now

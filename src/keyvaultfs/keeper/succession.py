@@ -45,7 +45,7 @@ class Life(Generic[W]):
         process: what the keeper knows it by.
         started: when.
         standby: it said that it can take the mount over.
-        going: it was told to.
+        going: it was told to take it over.
         retire_by: when it is killed, if it has been asked to end.
         killed: when it was sent SIGKILL.
     """

@@ -68,7 +68,7 @@ class Supervisor:
         self._due = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1))
 
     def excuse(self) -> None:
-        """The worker that ended was killed by somebody else: nothing that it was left is to blame."""
+        """The worker that ended was killed by somebody else: what it inherited, table and values, is not to blame."""
         self._excused += self._beat is None
 
     def not_started(self, now: float) -> None:

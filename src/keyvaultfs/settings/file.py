@@ -1,4 +1,4 @@
-"""A TOML file with a mount's options as keys. Every mistake is told at once, each with its place."""
+"""A TOML file with a mount's options as keys. All its mistakes are reported at once, each with its line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from keyvaultfs.settings import options
 if TYPE_CHECKING:
     from keyvaultfs.ipc import Launch
     from keyvaultfs.settings.options import Settings
-    from keyvaultfs.settings.places import Path
+    from keyvaultfs.settings.toml_lines import TomlPath
 
 _NAMES = ("vault", "mountpoint")
 LAYOUT_KEYS = ("only_files", "rules", "map", "files")
 """Keys that are no options: they describe what the mount shows, and `layout` reads them."""
-_DECODER_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
+_DECODER_LINE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 _BARE_MODE = re.compile(r"[^=#]*=\s*0[0-7]+\s*(#.*)?")
 
 
@@ -27,7 +27,7 @@ class Document:
 
     Attributes:
         path: of the file, for messages.
-        folder: that names of files in it are relative to.
+        folder: names of files in it are relative to this one.
         data: its keys.
 
     Raises:
@@ -51,17 +51,17 @@ class Document:
             line = read.count(b"\n", 0, exc.start) + 1
             raise UsageError(f"{path}:{line}: it is not UTF-8") from None
         except tomllib.TOMLDecodeError as exc:
-            raise UsageError(f"{path}:{_decoders_words(str(exc), self._text)}") from None
+            raise UsageError(f"{path}:{_decoder_message(str(exc), self._text)}") from None
         except (ValueError, RecursionError):  # a number of thousands of digits; brackets in brackets
             raise UsageError(
                 f"{path}: a number in it is too long, or brackets are nested too deeply"
             ) from None
 
-    def mistake(self, place: Path, words: str) -> None:
+    def mistake(self, toml_path: TomlPath, message: str) -> None:
         """Note what is wrong with a table or key."""
-        from keyvaultfs.settings.places import Places
+        from keyvaultfs.settings.toml_lines import TomlLines
 
-        self._mistakes.append((Places(self._text).line(place), words))
+        self._mistakes.append((TomlLines(self._text).line(toml_path), message))
 
     @property
     def laid_out(self) -> bool:
@@ -80,16 +80,18 @@ class Document:
             UsageError: ``FILE:LINE: what is wrong`` for each mistake, in their order in the file.
         """
         if self._mistakes:
-            told = dict.fromkeys(f"{self.path}:{line}: {words}" for line, words in sorted(self._mistakes))
-            raise UsageError("\n".join(told))
+            lines = dict.fromkeys(
+                f"{self.path}:{line}: {message}" for line, message in sorted(self._mistakes)
+            )
+            raise UsageError("\n".join(lines))
 
 
-def _decoders_words(words: str, text: str) -> str:
-    """What the TOML decoder says -> ``LINE: what is wrong``."""
-    found = _DECODER_PLACE.fullmatch(words)
+def _decoder_message(message: str, text: str) -> str:
+    """The TOML decoder's message, as ``LINE: what is wrong``."""
+    found = _DECODER_LINE.fullmatch(message)
     lines = text.split("\n")
     if found is None:
-        return f"1: {words}"
+        return f"1: {message}"
     line = int(found[2]) if found[2] else len(text.rstrip("\n").split("\n"))
     if _BARE_MODE.fullmatch(lines[line - 1].rstrip("\r")):
         return f'{line}: no number begins with 0 in TOML; a mode is in quotation marks, as in "0400"'
@@ -126,7 +128,7 @@ def configuration(document: Document) -> Configuration:
             continue
         try:
             if key in _NAMES:
-                named[key] = _word(key, value)
+                named[key] = _option_text(key, value)
             else:
                 name, raw = _option(key, value, document.folder)
                 if name in own:
@@ -136,7 +138,7 @@ def configuration(document: Document) -> Configuration:
             document.mistake((key,), str(exc))
     together = options.excluding(own)
     if together:
-        document.mistake((together[-1],), options.excluding_words(together))
+        document.mistake((together[-1],), options.exclusion(together))
     return Configuration(named.get("vault"), named.get("mountpoint"), own)
 
 
@@ -164,7 +166,7 @@ def exposed(launch: Launch, found: Settings) -> tuple[str, ...]:
     return (f"other users may read the proxy's password: chmod o-r {path}",) if readable else ()
 
 
-def _word(key: str, value: Any) -> str:
+def _option_text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or not value:
         raise UsageError(f'{key} should be text, as in {key} = "…"')
     return value

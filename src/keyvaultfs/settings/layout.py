@@ -1,4 +1,4 @@
-"""`[rules]`, `[map]` and `[files]` of a mount's TOML file -> a checked tree. Every mistake is noted with its place."""
+"""`[rules]`, `[map]` and `[files]` of a mount's TOML file -> a checked tree. Every mistake is noted with its line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from keyvaultfs.files.recipes import Recipe
-    from keyvaultfs.settings.places import Path
+    from keyvaultfs.settings.toml_lines import TomlPath
 
 _OWN = ("owner", "group", "mode", "units")
 RULE_KEYS = ("match", *_OWN, "dir_mode")
@@ -30,26 +30,26 @@ _UNIT_SUFFIXES = (".service", ".scope", "*")
 class _Table:
     """A table of the file: its keys, each checked once, and where mistakes in it are."""
 
-    def __init__(self, document: Document, place: Path, data: dict[str, Any]) -> None:
+    def __init__(self, document: Document, toml_path: TomlPath, data: dict[str, Any]) -> None:
         self.document = document
-        self.place = place
+        self.toml_path = toml_path
         self.data = data
         self.sound = True
 
-    def wrong(self, words: str, *keys: str) -> None:
+    def wrong(self, message: str, *keys: str) -> None:
         self.sound = False
-        self.document.mistake((*self.place, *keys), words)
+        self.document.mistake((*self.toml_path, *keys), message)
 
     def inner(self, key: str) -> _Table:
-        return _Table(self.document, (*self.place, key), self.data[key])
+        return _Table(self.document, (*self.toml_path, key), self.data[key])
 
-    def known(self, allowed: Collection[str], hint: str = "") -> None:
-        """Note the keys that nobody knows."""
+    def allow_only(self, allowed: Collection[str], hint: str = "") -> None:
+        """Note a mistake for each key that is not allowed here."""
         for key in self.data:
             if key not in allowed:
                 near = difflib.get_close_matches(key, allowed, n=1)
-                words = f"; did you mean {near[0]!r}?" if near else hint
-                self.wrong(f"unknown key {key!r}{words}", key)
+                advice = f"; did you mean {near[0]!r}?" if near else hint
+                self.wrong(f"unknown key {key!r}{advice}", key)
 
     def value(self, key: str, parse: Callable[[Any], Any]) -> Any:
         """A key's value, None where it is absent or wrong."""
@@ -76,7 +76,7 @@ def load(path: str) -> Tree:
 
 
 def check(path: str) -> None:
-    """As `load`, in a process of its own, which ends: whoever holds a mount must not grow by libraries for templates.
+    """As `load`, in a child process that ends: the libraries for templates do not stay in a process that holds a mount.
 
     Raises:
         UsageError: as `load`.
@@ -84,22 +84,22 @@ def check(path: str) -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        words = "the check of it failed"
+        message = "the check of it failed"
         try:
             load(path)
-            words = ""
+            message = ""
         except UsageError as exc:
-            words = str(exc)
+            message = str(exc)
         finally:
             with open(writing, "w", encoding="utf-8", errors="backslashreplace") as answer:  # noqa: PTH123
-                answer.write(words)
+                answer.write(message)
             os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as answer:  # noqa: PTH123 - a descriptor
-        words = answer.read()
+        message = answer.read()
     os.waitpid(child, 0)
-    if words:
-        raise UsageError(words)
+    if message:
+        raise UsageError(message)
 
 
 def tree(document: Document) -> Tree:
@@ -110,7 +110,7 @@ def tree(document: Document) -> Tree:
     tables = _files(top)
     files = [found for table in tables if (found := _file(table)) is not None]
     maps = [(table, one) for table in _tables(top, "map") if (one := _map(table)) is not None]
-    _check_paths(document, [str(table.place[-1]) for table in tables], maps)
+    _check_paths(document, [str(table.toml_path[-1]) for table in tables], maps)
     if not document.sound:
         return Tree(written=True)
     return Tree(
@@ -153,14 +153,14 @@ def _files(top: _Table) -> list[_Table]:
 
 
 def _file(table: _Table) -> _File | None:
-    path = str(table.place[-1])
+    path = str(table.toml_path[-1])
     try:
         names.check(path)
     except ValueError as exc:
         table.wrong(f"{path!r} should be {exc}")
     nested = [key for key, value in table.data.items() if isinstance(value, dict) and key != "values"]
     hint = f'; a path is in quotation marks: [files."{path}/{nested[0]}"]' if nested else ""
-    table.known((*RECIPE_KEYS, *_OWN), hint)
+    table.allow_only((*RECIPE_KEYS, *_OWN), hint)
     look = _look(table)
     made = recipe(table)
     return None if made is None or not table.sound else _File(table, path, made, look)
@@ -177,7 +177,7 @@ def _look(table: _Table) -> Look:
 
 
 def _rule(table: _Table) -> Rule | None:
-    table.known(RULE_KEYS)
+    table.allow_only(RULE_KEYS)
     if "match" not in table.data:
         table.wrong('match is missing: a pattern over paths, such as "postgres/**"')
     patterns = table.value("match", _patterns)
@@ -188,7 +188,7 @@ def _rule(table: _Table) -> Rule | None:
 
 
 def _map(table: _Table) -> Map | None:
-    table.known(("secrets", "files"))
+    table.allow_only(("secrets", "files"))
     for key in ("secrets", "files"):
         if key not in table.data:
             table.wrong(f"{key} is missing: text with exactly one *")

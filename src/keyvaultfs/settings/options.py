@@ -52,9 +52,9 @@ def described(option: Option) -> str:
     return f"{option.help} (default {option.kind.show(option.default)})"
 
 
-def _option(kind: Kind, default: Any, words: str, *, hidden: bool = False) -> Any:
+def _option(kind: Kind, default: Any, phrase: str, *, hidden: bool = False) -> Any:
     private = kind is locations.PROXY
-    return field(default=default, metadata={"row": (kind, words, hidden)}, repr=not private)
+    return field(default=default, metadata={"row": (kind, phrase, hidden)}, repr=not private)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +128,8 @@ class Settings:
 def _rows() -> tuple[Option, ...]:
     rows = []
     for item in fields(Settings):
-        kind, words, hidden = item.metadata["row"]
-        rows.append(Option(item.name, kind, item.default, words, hidden))
+        kind, phrase, hidden = item.metadata["row"]
+        rows.append(Option(item.name, kind, item.default, phrase, hidden))
     return tuple(rows)
 
 
@@ -155,13 +155,13 @@ class Parsed:
     Attributes:
         own: our options as written, by canonical name; the last one of a name wins.
         generic: what goes on to the kernel (SELinux's contexts).
-        words: the generic options that were there, such as ``remount``.
+        flags: the generic options that were there, such as ``remount``.
         notes: sentences for the user.
     """
 
     own: dict[str, str]
     generic: tuple[str, ...]
-    words: frozenset[str]
+    flags: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -191,20 +191,20 @@ def parse(texts: Iterable[str]) -> Parsed:
     """
     own: dict[str, str] = {}
     generic: list[str] = []
-    words: set[str] = set()
+    flags: set[str] = set()
     for piece in (piece for text_ in texts for piece in split(text_) if piece):
         name, _, value = piece.partition("=")
         if name in _CONTEXTS:
             generic.append(f"{name}={value}")
         elif piece in _GENERIC or piece.startswith(_GENERIC_PREFIXES):
-            words.add(piece)
+            flags.add(piece)
         else:
             option = resolve(name)
             own[option.name] = _joined(option, own.get(option.name), _checked(option, value))
     notes = (
-        ("mounted read-only: a vault cannot be written through this file system",) if "rw" in words else ()
+        ("mounted read-only: a vault cannot be written through this file system",) if "rw" in flags else ()
     )
-    return Parsed(own, tuple(generic), frozenset(words), notes)
+    return Parsed(own, tuple(generic), frozenset(flags), notes)
 
 
 def _checked(option: Option, value: str) -> str:
@@ -239,18 +239,18 @@ def resolve(raw: str, others: tuple[str, ...] = ()) -> Option:
 
     Args:
         raw: as it is written.
-        others: what else might have been meant.
+        others: further names with which a wrong one is compared.
 
     Raises:
-        UsageError: there is none; the nearest is named.
+        UsageError: no option has this name; the message has the most similar one.
     """
     name = raw.replace("-", "_")
     if name in BY_NAME:
         return BY_NAME[name]
-    known = [option.name for option in OPTIONS if not option.hidden]
+    names = [option.name for option in OPTIONS if not option.hidden]
     import difflib
 
-    near = difflib.get_close_matches(name, [*known, *others, *_GENERIC], n=1)
+    near = difflib.get_close_matches(name, [*names, *others, *_GENERIC], n=1)
     raise UsageError(
         f"unknown option {raw[:_LONGEST_SHOWN]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     )
@@ -278,7 +278,7 @@ def settings(own: Mapping[str, str]) -> Settings:
     found = Settings(**{name: value_of(resolve(name), raw) for name, raw in own.items()})
     together = excluding(own)
     if together:
-        raise UsageError(excluding_words(together))
+        raise UsageError(exclusion(together))
     return found
 
 
@@ -288,6 +288,6 @@ def excluding(own: Mapping[str, str]) -> list[str]:
     return named if len(named) > 1 else []
 
 
-def excluding_words(names: list[str]) -> str:
-    """What is said of them."""
+def exclusion(names: list[str]) -> str:
+    """The message about options that exclude each other."""
     return f"{' and '.join(names)} exclude each other: name the identity in one way"

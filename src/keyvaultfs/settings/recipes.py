@@ -38,25 +38,25 @@ class Table(Protocol):
     document: Document
     data: dict[str, Any]
 
-    def wrong(self, words: str, *keys: str) -> None:
+    def wrong(self, message: str, *keys: str) -> None:
         """Note a mistake."""
 
     def inner(self, key: str) -> Table:
         """A table in this one."""
 
-    def known(self, allowed: Collection[str], hint: str = "") -> None:
-        """Note the keys that nobody knows."""
+    def allow_only(self, allowed: Collection[str], hint: str = "") -> None:
+        """Note a mistake for each key that is not allowed here."""
 
     def value(self, key: str, parse: Callable[[Any], Any]) -> Any:
         """A key's value, None where it is absent or wrong."""
 
 
 def recipe(table: Table) -> Recipe | None:
-    """What a file is made of, None where that cannot be told."""
+    """The recipe of a file; None if its table has a mistake, which is noted."""
     which = [key for key in _KINDS if key in table.data]
     if len(which) != 1:
-        told = f"{' and '.join(which)} exclude each other" if which else "what it is made of is missing"
-        table.wrong(f"{told}: a file has exactly one of {', '.join(_KINDS)}", *which[1:2])
+        problem = f"{' and '.join(which)} exclude each other" if which else "what it is made of is missing"
+        table.wrong(f"{problem}: a file has exactly one of {', '.join(_KINDS)}", *which[1:2])
         for kind in which or ["format" if "values" in table.data else "secret"]:
             _of_kind(table, kind)  # for what else is wrong
         return None
@@ -152,7 +152,7 @@ def _value(table: Table, which: str | None, key: str) -> Value | None:
         if not isinstance(data, dict):
             return None
     inner = table.inner(key)
-    inner.known(("secret", "field"))
+    inner.allow_only(("secret", "field"))
     name, field = inner.value("secret", _secret), inner.value("field", _field)
     return None if name is None else Value(Source(name), field)
 

@@ -48,8 +48,8 @@ class Report:
         """A step that meets a cause: the sentence and the cure are the table's, and how bad it is unless said."""
         row = causes.find(code)
         result = as_bad or row.severity
-        told = f"{row.sentence or code} ({seen})" if seen else row.sentence or code
-        self.findings.append(Finding(step, what, result.value, told, code, row.mend(**self.facts)))
+        text = f"{row.sentence or code} ({seen})" if seen else row.sentence or code
+        self.findings.append(Finding(step, what, result.value, text, code, row.mend(**self.facts)))
 
     def failed(self, step: str, what: str, exc: Exception, *, as_bad: Severity | None = None) -> None:
         """A step that an exception ended."""

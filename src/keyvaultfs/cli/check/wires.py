@@ -1,4 +1,4 @@
-"""Names, connections and certificates, each by itself, so that the step that fails is the one that is told."""
+"""Names, connections and certificates, each by itself, so that the report names the very step that fails."""
 
 from __future__ import annotations
 
@@ -144,17 +144,17 @@ def certificate(host: str, opened: Callable[[], socket.socket], context: ssl.SSL
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE  # only to say whose it is: nothing is sent
-    told = ""
+    issued_by = ""
     try:
         with (
             _within(_HANDSHAKE_SECONDS),
             opened() as plain,
             unverified.wrap_socket(plain, server_hostname=host) as connection,
         ):
-            told = issuer(connection.getpeercert(binary_form=True) or b"")
+            issued_by = issuer(connection.getpeercert(binary_form=True) or b"")
     except (OSError, ValueError):
-        told = ""
-    raise Trouble("CertificateError", f"{reason}; issued by {told or 'nobody who says so'}")
+        issued_by = ""
+    raise Trouble("CertificateError", f"{reason}; issued by {issued_by or 'nobody who says so'}")
 
 
 def _handshake(host: str, opened: Callable[[], socket.socket], context: ssl.SSLContext) -> bytes:

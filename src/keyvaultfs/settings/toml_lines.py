@@ -1,4 +1,4 @@
-"""Where things stand in a TOML text: a mistake is told with its line, which `tomllib` does not say."""
+"""The line of each table, key and array element in a TOML text, for messages: `tomllib` does not tell it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tomllib
 from bisect import bisect_right
 from collections import Counter
 
-Path = tuple[str | int, ...]
+TomlPath = tuple[str | int, ...]
 """Keys from the outermost table inwards, and positions in arrays."""
 
 _SPACE = re.compile(r"[ \t]*")
@@ -20,32 +20,32 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"[^,\]}#\n]*")
 
 
-class Places:
-    """The line of each table, key and element of an array.
+class TomlLines:
+    """Finds lines by path.
 
     Args:
         text: TOML that `tomllib` has accepted.
     """
 
     def __init__(self, text: str) -> None:
-        self._lines: dict[Path, int] = {}
+        self._lines: dict[TomlPath, int] = {}
         self._text = text.replace("\r\n", "\n")
         self._breaks = [found.start() for found in re.finditer("\n", self._text)]
         self._at = 0
         self._scan()
 
-    def __contains__(self, path: Path) -> bool:
+    def __contains__(self, path: TomlPath) -> bool:
         return path in self._lines
 
-    def line(self, path: Path) -> int:
-        """The line where a thing stands, or where the nearest thing around it does."""
+    def line(self, path: TomlPath) -> int:
+        """The line of a table, key or element; if it has none, that of the innermost table or array around it."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 1)
 
     def _scan(self) -> None:
-        table: Path = ()
-        arrays: Counter[Path] = Counter()
+        table: TomlPath = ()
+        arrays: Counter[TomlPath] = Counter()
         while self._skip(_BLANK) < len(self._text):
             start = self._at
             if self._text[start] == "[":
@@ -57,13 +57,13 @@ class Places:
                     self._text.find("\n", self._at) if "\n" in self._text[self._at :] else len(self._text)
                 )
 
-    def _header(self, start: int, arrays: Counter[Path]) -> Path:
+    def _header(self, start: int, arrays: Counter[TomlPath]) -> TomlPath:
         double = self._text.startswith("[[", start)
         self._at += 1 + double
         *outer, last = self._keys()
         self._skip(_SPACE)
         self._at += 1 + double
-        path: Path = ()
+        path: TomlPath = ()
         for key in outer:
             path = (*path, key)
             self._note(path, start)
@@ -77,7 +77,7 @@ class Places:
         self._note(path, start)
         return path
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: TomlPath) -> None:
         start = self._at
         path = table
         for key in self._keys():
@@ -102,7 +102,7 @@ class Places:
                 return found
             self._at += 1
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: TomlPath) -> None:
         opening = self._text[self._at]
         if opening == "[":
             self._array(path)
@@ -111,7 +111,7 @@ class Places:
         else:
             self._skip(_STRING if opening in "\"'" else _SCALAR)
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: TomlPath) -> None:
         self._at += 1
         position = 0
         while self._text[self._skip(_BLANK)] != "]":
@@ -123,7 +123,7 @@ class Places:
             position += 1
         self._at += 1
 
-    def _inline(self, path: Path) -> None:
+    def _inline(self, path: TomlPath) -> None:
         self._at += 1
         while self._text[self._skip(_BLANK)] != "}":
             if self._text[self._at] == ",":
@@ -138,5 +138,5 @@ class Places:
             self._at = found.end()
         return self._at
 
-    def _note(self, path: Path, start: int) -> None:
+    def _note(self, path: TomlPath, start: int) -> None:
         self._lines.setdefault(path, bisect_right(self._breaks, start - 1) + 1)
