@@ -32,3 +32,26 @@ def test_each_section_that_a_comment_cites_is_on_its_page(page: str) -> None:
 def test_each_file_that_a_page_names_by_its_folder_is_there(page: str) -> None:
     named = re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|toml|yml|nft|macros))`", (ROOT / page).read_text())
     assert [path for path in named if not any((folder / path).exists() for folder in FOLDERS)] == []
+
+
+def test_each_name_that_the_table_of_changes_points_at_is_in_its_file() -> None:
+    """As in: `FORMATS` in `content/formats.py`."""
+    table = (
+        (ROOT / "CONTRIBUTING.md")
+        .read_text()
+        .partition("### Where a change goes")[2]
+        .partition("\n\nBlock")[0]
+    )
+    pointers = re.findall(r"((?:`\w+`(?:,? and |, )?)+)(?: \([^)]*\))?,? (?:of|in) `([\w/]+\.py)`", table)
+    wanted = [(name, path) for names, path in pointers for name in re.findall(r"\w+", names) if name != "and"]
+    assert len(wanted) > 10
+    missing = [
+        (name, path)
+        for name, path in wanted
+        if not any(
+            re.search(rf"\b{name}\b", (folder / path).read_text())
+            for folder in FOLDERS
+            if (folder / path).exists()
+        )
+    ]
+    assert missing == []

@@ -12,6 +12,7 @@ import pytest
 
 from keyvaultfs.content.certificate import PARTS
 from keyvaultfs.content.formats import FORMATS
+from keyvaultfs.content.language import FUNCTIONS
 from keyvaultfs.content.quoting import FILTERS
 from keyvaultfs.settings import file, layout
 from keyvaultfs.settings.options import OPTIONS
@@ -47,6 +48,7 @@ def test_the_page_of_the_file_has_every_key_and_an_example_without_mistakes(
         "secrets",
     }
     assert [key for key in sorted(keys) if not re.search(rf"[*\[]{key}[*\].]", source)] == []
+    assert [name for name in FUNCTIONS if f"*{{{{ {name}('" not in source] == []
     example = (ROOT / "packaging/config/files.toml").read_text()
     monkeypatch.setattr("pwd.getpwnam", lambda name: pwd.getpwuid(0) if name == "postgres" else None)
     written = tmp_path / "kv.toml"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jinja2 import nodes
 
-_FORMS = {
+FUNCTIONS = {
     "secret": "secret('NAME') or secret('NAME', 'FIELD')",
     "part": "part('NAME', 'PART')",
     "version": "version('NAME')",
@@ -120,8 +120,8 @@ class _Check:
         is_called = id(node) in self._called
         if node.name.startswith("_") or node.name == "self":
             raise Mistake(node.lineno, "a name in a template cannot be self, or begin with _")
-        if node.name in (*_FORMS, "range") and not is_called:
-            form = _FORMS.get(node.name, "range(N)")
+        if node.name in (*FUNCTIONS, "range") and not is_called:
+            form = FUNCTIONS.get(node.name, "range(N)")
             raise Mistake(node.lineno, f"{node.name} is a function of templates: {form}")
         if node.ctx != "load":
             self._written.add(node.name)
@@ -169,8 +169,8 @@ def _used(node: nodes.Call) -> Use | None:
     name = getattr(node.node, "name", None)
     if name == "range":
         return None
-    if name not in _FORMS:
-        raise Mistake(node.lineno, f"a template can call {', '.join(_FORMS)} and range, and nothing else")
+    if name not in FUNCTIONS:
+        raise Mistake(node.lineno, f"a template can call {', '.join(FUNCTIONS)} and range, and nothing else")
     arguments = [getattr(argument, "value", None) for argument in node.args]
     most = 1 if name == "version" else 2
     least = 2 if name == "part" else 1
@@ -180,7 +180,7 @@ def _used(node: nodes.Call) -> Use | None:
         or not least <= len(arguments) <= most
         or not all(isinstance(argument, str) for argument in arguments)
     ):
-        raise Mistake(node.lineno, f"{name} is written with its words in quotation marks: {_FORMS[name]}")
+        raise Mistake(node.lineno, f"{name} is written with its words in quotation marks: {FUNCTIONS[name]}")
     return _use(node.lineno, name, *(str(argument) for argument in arguments))
 
 
