@@ -87,6 +87,12 @@ def status(machine: Machine, name: str) -> str:
     return found[1]
 
 
+def readers_behind(machine: Machine, name: str) -> dict[str, bool]:
+    """Of the units that have opened a file: whether they are still on an earlier version."""
+    (file,) = json.loads(machine.run("keyvaultfs", "readers", "--json", "/mnt/kv", name))["files"]
+    return {one["unit"]: one["behind"] for one in file["readers"] if one["unit"]}
+
+
 def reading(machine: Machine) -> subprocess.Popen[str]:
     """A reader that ends at its first error, or when it is told to."""
     reader = machine.start("python3", "-c", READER, user="app")
@@ -352,9 +358,16 @@ def test_09_apt_upgrades_it_under_a_reader(
         machine.boot()
         before = status(machine, "version"), status(machine, "worker")
         reader = reading(machine)
+        remembers = " readers " in machine.run("keyvaultfs", "--help")  # version 0.1.0 did not
+        once = ("systemd-run", "--quiet", "--wait", "--unit=once", "--property=User=app")
+        machine.run(*once, "cat", "/mnt/kv/MyTestSecret")
+        vault.rotate("MyTestSecret", "changed")
+        machine.run("keyvaultfs", "refresh", "/mnt/kv")
+        machine.wait_until(lambda: machine.run("cat", "/mnt/kv/MyTestSecret", user="app") == "changed", "it")
         machine.run("apt-get", "install", "--yes", "--no-install-recommends", "/root/keyvaultfs.deb")
         machine.wait_until(lambda: status(machine, "version") != before[0], "a worker of the new code")
         assert status(machine, "worker") != before[1]
+        assert readers_behind(machine, "MyTestSecret") == ({"once.service": True} if remembers else {})
         tell(saw_no_error(reader))
         tell(f"from {before[0]} to {status(machine, 'version')}")
         machine.poweroff()
