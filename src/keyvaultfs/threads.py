@@ -28,9 +28,33 @@ async def run(fn: Callable[[float], T], limiter: trio.CapacityLimiter) -> T:
     Raises:
         RuntimeError: the caller has no deadline.
     """
+    result: T = await run_sync(fn, end(), limiter=limiter, **{_FLAG: True})  # type: ignore[arg-type]
+    return result
+
+
+class Slot:
+    """One of a limiter's slots, taken without a round of the scheduler where one is free."""
+
+    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+        except trio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release_on_behalf_of(self)
+
+
+def end() -> float:
+    """The caller's deadline in seconds of `time.monotonic`: a thread cannot read trio's clock.
+
+    Raises:
+        RuntimeError: the caller has no deadline.
+    """
     left = trio.current_effective_deadline() - trio.current_time()
     if left == math.inf:
         raise RuntimeError("a blocking call without a deadline")
-    end = time.monotonic() + left  # the thread cannot read trio's clock
-    result: T = await run_sync(fn, end, limiter=limiter, **{_FLAG: True})  # type: ignore[arg-type]
-    return result
+    return time.monotonic() + left

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from keyvaultfs import threads
 from keyvaultfs.cache.flight import Flight, Flights
 from keyvaultfs.cache.known import ANSWERED_NO, NOBODY_ANSWERED
 from keyvaultfs.cache.records import NEVER, Entry, Record
@@ -98,7 +99,7 @@ class Fetches:
         self._soon.discard(record.name.key)
         try:
             with trio.fail_after(self._known.limits.timeout):
-                async with contextlib.nullcontext() if slots is None else slots:
+                async with contextlib.nullcontext() if slots is None else threads.Slot(slots):
                     sent = trio.current_time()
                     self._metrics.gets += 1
                     secret = await self._source.get(record.name)

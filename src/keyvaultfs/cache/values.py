@@ -32,6 +32,7 @@ _LIVE, _DEAD = 0x4C495645, 0x44454144
 _PAGE = mmap.PAGESIZE
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _libc = ctypes.CDLL(None, use_errno=True)
+_JSON = json.JSONEncoder(separators=(",", ":"))
 _SMALLEST = 64 * _PAGE
 _WORTH_COMPACTING = 1 << 20
 
@@ -165,14 +166,13 @@ class ValueStore:
         checked: float,
     ) -> None:
         """Keep a value, in the place of an earlier record of the same version."""
-        meta = json.dumps(
+        meta = _JSON.encode(
             {
                 "f" if isinstance(name, FileKey) else "n": name.spelling,
                 "v": version,
                 "r": racy,
                 "p": _packed(properties),
-            },
-            separators=(",", ":"),
+            }
         ).encode()
         raw = value.reveal()
         length = -(-(_RECORD.size + len(meta) + len(raw)) // 8) * 8

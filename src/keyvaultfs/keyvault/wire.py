@@ -54,6 +54,9 @@ def _constant(_name: str) -> None:
     """NaN and infinities, which are no JSON but which some writers let through."""
 
 
+_JSON = json.JSONDecoder(parse_int=_integer, parse_constant=_constant)
+
+
 def decode(body: bytes) -> dict[str, Any]:
     """A JSON object, with or without a byte order mark before it.
 
@@ -64,7 +67,7 @@ def decode(body: bytes) -> dict[str, Any]:
     """
     try:
         text = body.decode("utf-8-sig", "surrogateescape")
-        data = json.loads(text, parse_int=_integer, parse_constant=_constant)
+        data = _JSON.decode(text)
     except (ValueError, RecursionError):
         raise BadAnswer("NotJSON") from None
     if not isinstance(data, dict):

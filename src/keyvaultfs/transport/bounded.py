@@ -18,12 +18,18 @@ LARGEST = 1 << 20
 
 
 class _Metered(io.RawIOBase):
-    """What a socket says, up to `LARGEST` bytes; each wait for more is bounded by `wait`, in seconds."""
+    """What a socket says, up to `LARGEST` bytes; each wait for more is bounded by `wait`, in seconds.
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, wait: Callable[[], float]) -> None:
+    `heard` was received before.
+    """
+
+    def __init__(
+        self, raw: io.RawIOBase, sock: socket.socket, wait: Callable[[], float], heard: bytes
+    ) -> None:
         self._raw = raw
         self._sock = sock
         self._wait = wait
+        self._heard = heard
         self._left = LARGEST
         self.ended = False
 
@@ -40,6 +46,12 @@ class _Metered(io.RawIOBase):
             return 0
         if self._left <= 0:
             raise BadAnswer("TooLarge")
+        if self._heard:
+            first = self._heard[: min(len(buffer), self._left)]
+            buffer[: len(first)] = first
+            self._heard = self._heard[len(first) :]
+            self._left -= len(first)
+            return len(first)
         self._sock.settimeout(self._wait())
         count: int | None = self._raw.readinto(memoryview(buffer)[: self._left])
         self._left -= count or 0
@@ -57,9 +69,11 @@ class BoundedResponse(http.client.HTTPResponse):
     interim answers without end.
     """
 
-    def __init__(self, sock: Any, *args: Any, wait: Callable[[], float], **kwargs: Any) -> None:
+    def __init__(
+        self, sock: Any, *args: Any, wait: Callable[[], float], heard: bytes = b"", **kwargs: Any
+    ) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._metered = _Metered(self.fp.detach(), sock, wait)
+        self._metered = _Metered(self.fp.detach(), sock, wait, heard)
         self.fp = io.BufferedReader(self._metered)
         self.overlong = False
         """Whether more was sent than the answer: what comes next on this connection is anybody's guess."""

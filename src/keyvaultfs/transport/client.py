@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from keyvaultfs.transport import exchange
 from keyvaultfs.transport.attempt import Attempt, current
 from keyvaultfs.transport.connection import HTTPPool, HTTPSPool
 from keyvaultfs.transport.doors import Doors
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ class Adapter(HTTPAdapter):
         self._context = context
         self._https_proxy = https_proxy
         self._pools: dict[str, Any] = {}
+        self._hosts: dict[str, str] = {}
         super().__init__(pool_connections=2, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -100,6 +102,14 @@ class Adapter(HTTPAdapter):
                 parts.hostname, parts.port, parts.scheme, pool_kwargs=verified
             )
             self._pools[origin] = known
+        return known
+
+    def host(self, origin: str) -> str:
+        """What the header of that name says: an origin's host, and its port if that is not the scheme's own."""
+        known = self._hosts.get(origin)
+        if known is None:
+            scheme, _, rest = origin.partition("://")
+            known = self._hosts[origin] = rest.removesuffix({"http": ":80", "https": ":443"}[scheme])
         return known
 
     def pools(self) -> tuple[Any, ...]:
@@ -168,6 +178,46 @@ class Client:
                     failure = None
         finally:
             failure = None  # its frames are these: a circle, with sockets in it
+
+    async def ask(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        attempt: Attempt,
+        read: Callable[[Any], T],
+        in_thread: Callable[[Callable[[float], T]], Awaitable[T]],
+    ) -> T | None:
+        """As `get`, on a kept connection alone, without a thread; None where `get` must see to it.
+
+        Args:
+            url, headers, attempt, read: as of `get`.
+            in_thread: runs what blocks.
+
+        Raises:
+            one of `FAILURES`: there is no other way, or no time.
+            BadAnswer: as `get`.
+        """
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            return None
+        said = exchange.request(self._adapter.host(parts[1]), parts[2], headers)
+        if said is None:
+            return None
+        pool = self._adapter.pool(parts[1])
+        conn = pool.kept(attempt)
+        if conn is None:
+            return None
+        try:
+            found = await exchange.ask(conn, said, attempt)
+            if isinstance(found, bytes):
+                return await in_thread(lambda _: exchange.read_on(conn, found, attempt, read))
+            return read(found)
+        except FAILURES:
+            if not attempt.again():
+                raise
+            return None
+        finally:
+            pool.put(conn, attempt)
 
     def distrust(self) -> None:
         """Whoever answers is not who was meant: ask for the name's addresses again, on new connections."""

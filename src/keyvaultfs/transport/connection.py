@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import math
+import queue
+import socket
+import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ClosedPoolError
+from urllib3.util.wait import wait_for_read
 
-from keyvaultfs.transport.attempt import Guard, here
+from keyvaultfs.transport.attempt import Attempt, Guard, here
 from keyvaultfs.transport.bounded import BoundedResponse
-
-if TYPE_CHECKING:
-    import socket
-    import ssl
 
 
 def _bounded(*args: Any, **kwargs: Any) -> BoundedResponse:
     attempt = here()
     attempt.response = BoundedResponse(*args, wait=attempt.wait, **kwargs)
     return attempt.response
+
+
+def dropped(sock: socket.socket) -> bool:
+    """Whether the peer has ended a connection that nobody uses, or says what nobody asked for. Does not wait.
+
+    TLS 1.3 has messages of its own that may come at any time, such as a ticket for another session: they are taken in.
+    """
+    if not wait_for_read(sock, timeout=0.0):
+        return False
+    if not isinstance(sock, ssl.SSLSocket):
+        return True
+    try:
+        sock.settimeout(0.0)
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 class _Guarded:
@@ -83,22 +103,51 @@ class _HTTPS(_Guarded, HTTPSConnection):
 class _Choosy:
     """Mixed into urllib3's pools: a kept connection is used only where the attempt takes it."""
 
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
-        attempt = here()
-        if conn.sock is not None and not attempt.takes(conn.made, conn.used):
+    def _get_conn(self, timeout: float | None = None) -> Any:  # noqa: ARG002 - urllib3 hands it over
+        conn = self._take()
+        if conn is not None and conn.sock is not None:
+            if self._takes(conn, here()):
+                return conn
             conn.close()
-            if not getattr(
-                conn, "auto_open", 1
-            ):  # 1.26: one that went through a proxy cannot be opened again
-                return self._new_conn()  # type: ignore[attr-defined]
+        # 1.26: one that went through a proxy cannot be opened again.
+        if conn is None or not getattr(conn, "auto_open", 1):
+            return self._new_conn()  # type: ignore[attr-defined]
         return conn
 
     def _put_conn(self, conn: Any) -> None:
+        self._put(conn, here())
+
+    def kept(self, attempt: Attempt) -> Any:
+        """A connection that can be used at once, to be given to `put` afterwards; None if there is none."""
+        conn = self._take()
+        if conn is None:
+            return None
+        if isinstance(conn.sock, socket.socket):  # TLS within TLS is none
+            if self._takes(conn, attempt):
+                return conn
+            conn.close()
+        super()._put_conn(conn)  # type: ignore[misc]
+        return None
+
+    def put(self, conn: Any, attempt: Attempt) -> None:
+        """Take it back; it may be closed."""
+        self._put(conn if conn.sock is not None else None, attempt)
+
+    def _take(self) -> Any:
+        try:
+            return self.pool.get(block=False)  # type: ignore[attr-defined]
+        except AttributeError:
+            raise ClosedPoolError(self, "closed") from None  # type: ignore[arg-type]
+        except queue.Empty:
+            return None
+
+    def _takes(self, conn: Any, attempt: Attempt) -> bool:
+        return not dropped(conn.sock) and attempt.takes(conn.made, conn.used)
+
+    def _put(self, conn: Any, attempt: Attempt) -> None:
         if conn is not None:
             conn.used = time.monotonic()
-            response = here().response
-            if response is not None and response.overlong:
+            if attempt.response is not None and attempt.response.overlong:
                 conn.close()
         super()._put_conn(conn)  # type: ignore[misc]
 

@@ -21,10 +21,11 @@ from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
 from keyvaultfs.transport import client, retry
 from keyvaultfs.transport.attempt import Attempt
 from keyvaultfs.transport.bounded import LARGEST
+from keyvaultfs.transport.exchange import Plain, joined
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USER_AGENT = "keyvaultfs"
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
 _PROBE_SLOTS = 1
 
 
@@ -141,7 +143,7 @@ class Transport:
             answer: Answer | None = None
             if not probe:
                 self._refuse_early()
-            async with contextlib.nullcontext() if probe else self._slots:
+            async with contextlib.nullcontext() if probe else threads.Slot(self._slots):
                 if not probe:
                     await self._admit()
                 try:
@@ -212,21 +214,24 @@ class Transport:
     def _told(self, what: Callable[[float], T]) -> T:
         """Tell the throttle of an outcome now; it may leave fewer slots, or give them back."""
         said = what(trio.current_time())
-        self._slots.total_tokens = self._most if self.throttle.free else min(self._most, self.throttle.room)
+        slots = self._most if self.throttle.free else min(self._most, self.throttle.room)
+        if slots != self._slots.total_tokens:
+            self._slots.total_tokens = slots
         return said
 
     async def _attempt(
         self, url: str, headers: Mapping[str, str], token: SecretValue | None, limiter: trio.CapacityLimiter
     ) -> Answer:
-        started: list[Attempt] = []
         outcome = "cancelled"
+        attempt = Attempt(threads.end(), self._client.doors, self._count_stuck)
+        sent = {**_HEADERS, **headers}
+        if token is not None:
+            sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
         try:
-            # A thread left behind keeps its slot until it ends: a resolver that never answers is bounded.
-            answer = await threads.run(partial(self._send, url, headers, token, started), limiter)
+            answer = await self._answer(url, sent, attempt, limiter)
             outcome = str(answer.status)
         except trio.Cancelled:
-            for attempt in started:
-                attempt.abort()
+            attempt.abort()
             raise
         except Unavailable as exc:
             outcome = exc.cause
@@ -235,43 +240,45 @@ class Transport:
             self._metrics.requests[outcome] += 1
         return answer
 
-    def _send(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        token: SecretValue | None,
-        started: list[Attempt],
-        end: float,
+    async def _answer(
+        self, url: str, sent: Mapping[str, str], attempt: Attempt, limiter: trio.CapacityLimiter
     ) -> Answer:
-        """In a worker thread, which ends soon after `end` (of `time.monotonic`), whatever the peer does."""
-        attempt = Attempt(end, self._client.doors, self._count_stuck)
-        started.append(attempt)
-        self._count_in_flight(1)
-        sent = {
-            "User-Agent": USER_AGENT,
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            **headers,
-        }
-        if token is not None:
-            sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
+        """On a kept connection, or in a thread on a new one."""
+
+        async def in_thread(fn: Callable[[float], Answer]) -> Answer:
+            # A thread left behind keeps its slot until it ends: a resolver that never answers is bounded.
+            return await threads.run(fn, limiter)
+
         try:
-            return self._checked(self._client.get(url, sent, attempt, _read))
+            with self._in_flight():
+                answer = await self._client.ask(url, sent, attempt, _read, in_thread)
+            if answer is None:
+                answer = await in_thread(partial(self._send, url, sent, attempt))
         except BadAnswer:
             self._client.distrust()
             raise
         except client.FAILURES as exc:
             cause = _cause(exc, attempt)
-        finally:
-            self._count_in_flight(-1)
+        else:
+            if self._wrong_door(answer):
+                self._client.distrust()
+            return answer
         # Not from within the clause: as its context that exception would keep the request's frames, with socket and
         # token, for as long as anybody remembers this one.
         raise Unavailable(cause)
 
-    def _checked(self, answer: Answer) -> Answer:
-        if self._wrong_door(answer):
-            self._client.distrust()
-        return answer
+    def _send(self, url: str, sent: Mapping[str, str], attempt: Attempt, _end: float) -> Answer:
+        """In a worker thread, which ends soon after the attempt's end, whatever the peer does."""
+        with self._in_flight():
+            return self._client.get(url, sent, attempt, _read)
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Iterator[None]:
+        self._count_in_flight(1)
+        try:
+            yield
+        finally:
+            self._count_in_flight(-1)
 
     def _count_stuck(self, change: int) -> None:
         with self._lock:
@@ -283,20 +290,13 @@ class Transport:
             self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
 
 
-def _joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers by lower-case name. Lines of one name are one list (RFC 9110 §5.3); what is only repeated counts once."""
-    found: dict[str, str] = {}
-    for name, value in lines:
-        before = found.get(key := name.lower())
-        found[key] = value if before is None or before == value else f"{before}, {value}"
-    return found
-
-
 def _read(response: Any) -> Answer:
-    headers = _joined(response.headers.items())
+    if isinstance(response, Plain):
+        return Answer(response.status, response.headers, response.body)
+    headers = joined(response.headers.items())
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise BadAnswer("Compressed")
-    body = response.read(LARGEST, decode_content=False)
+    body = response.read(LARGEST)
     length = headers.get("content-length", "")
     if re.fullmatch("[0-9]{1,9}", length) and "transfer-encoding" not in headers and len(body) != int(length):
         raise http.client.IncompleteRead(body)  # urllib3 1.26 does not look
