@@ -60,6 +60,7 @@ _CALLER = (
     "az keyvault network-rule add --name {vault} --ip-address {address}"
     "    # the machine's public address; or its subnet: --vnet-name {vnet} --subnet {subnet}"
 )
+_ROUTE = "ip route get \"$(getent ahosts {host} | cut -d' ' -f1 | head -n1)\"; nft list ruleset"
 _PROXY = "curl --verbose --output /dev/null {url}"
 
 _ROWS = (
@@ -124,6 +125,30 @@ _ROWS = (
     Cause("CircuitOpen", _WARN, "the vault has not answered for a while; it is asked every few seconds", _PROXY),
     Cause("Throttled", _WARN, "the vault asked to be left alone for a while", "az monitor metrics list"
           " --metric ServiceApiHit --resource " + _SCOPE),
+    Cause("TimeoutError", _FAIL, "an address of the name does not answer", _PROXY),
+    *(
+        Cause(code, _FAIL, "the connection broke before there was an answer", _PROXY)
+        for code in (
+            "BadStatusLine", "BrokenPipeError", "ConnectionAbortedError", "ConnectionResetError", "IncompleteRead",
+            "LineTooLong", "ProtocolError", "RemoteDisconnected", "SSLEOFError", "SSLZeroReturnError",
+        )
+    ),
+    Cause("ConnectionRefusedError", _FAIL, "nothing listens at the address, or a firewall refuses connections to it",
+          _PROXY),
+    Cause("PermissionError", _FAIL, "a route or a firewall of this machine or its network forbids the connection",
+          _ROUTE),
+    *(
+        Cause(code, _FAIL, "no route leads from this machine to the address", _ROUTE)
+        for code in ("EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EADDRNOTAVAIL")
+    ),
+    *(
+        Cause(code, _FAIL, "too many files are open, so that no connection can be made", "systemctl reload {unit}")
+        for code in ("EMFILE", "ENFILE")
+    ),
+    Cause("OSError", _FAIL, "no connection can be made", _PROXY),
+    Cause("gaierror", _FAIL, "the name cannot be looked up", "resolvectl status; getent ahosts {host}"),
+    Cause("SSLError", _FAIL, "no TLS connection can be made: is a proxy in between?",
+          "openssl s_client -connect {host}:{port} </dev/null"),
     Cause("CertificateError", _FAIL, "the certificate does not verify: is a proxy in between whose own ca_file= names?",
           "openssl s_client -connect {host}:{port} -servername {host} </dev/null"),
     Cause("ProxyError", _FAIL, "the proxy of https_proxy= does not let the request through", _PROXY),
@@ -174,7 +199,7 @@ _ROWS = (
           " --zone-name privatelink.vaultcore.azure.net"),
     Cause("NameServerSilent", _FAIL, "no name server answers", "resolvectl status; getent ahosts {host}"),
     Cause("VaultProhibited", _FAIL, "a route or a firewall of this machine or its network forbids the vault",
-          "ip route get \"$(getent ahosts {host} | cut -d' ' -f1 | head -n1)\"; nft list ruleset"),
+          _ROUTE),
     Cause("VaultRefused", _FAIL, "the vault's address refuses connections", "getent ahosts {host}    # is it right?"),
     Cause("VaultSilent", _FAIL, "the vault's address does not answer: a firewall drops what is sent to it",
           "az network nsg rule list --resource-group {resource_group} --nsg-name {nsg} --output table"

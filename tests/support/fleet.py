@@ -25,7 +25,8 @@ from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import IdentityMetrics, TransportMetrics
 from keyvaultfs.model import SecretName, SecretValue
-from keyvaultfs.transport.session import Answer, Transport
+from keyvaultfs.transport.answer import Answer
+from keyvaultfs.transport.session import Transport
 from keyvaultfs.transport.throttle import Throttle
 from tests.support.world import new_cache
 

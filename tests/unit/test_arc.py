@@ -16,7 +16,7 @@ from keyvaultfs.identity import kinds
 from keyvaultfs.identity.arc import ArcSource
 from keyvaultfs.identity.token import Declined
 from keyvaultfs.settings.options import BY_NAME, settings
-from keyvaultfs.transport.session import Answer
+from keyvaultfs.transport.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

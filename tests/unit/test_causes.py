@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import re
+import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+import urllib3
 
 from keyvaultfs import causes
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
 from keyvaultfs.log import Causes
+from keyvaultfs.transport import failures
 
 if TYPE_CHECKING:
     from pytest import LogCaptureFixture  # noqa: PT013 - a type
@@ -63,6 +69,42 @@ def test_each_cause_has_a_code_that_may_be_logged_a_sentence_and_a_cure(row: cau
 )
 def test_a_code_that_ends_in_what_the_network_said_has_the_row_of_its_beginning(code: str, row: str) -> None:
     assert causes.find(code).code == row
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), "nothing listens"),
+        (OSError(errno.ECONNREFUSED, ""), "nothing listens"),
+        (OSError(errno.ECONNRESET, ""), "broke"),
+        (OSError(errno.EPIPE, ""), "broke"),
+        (OSError(errno.ECONNABORTED, ""), "broke"),
+        (OSError(errno.EHOSTUNREACH, ""), "no route"),
+        (OSError(errno.ENETUNREACH, ""), "no route"),
+        (OSError(errno.ENETDOWN, ""), "no route"),
+        (OSError(errno.EADDRNOTAVAIL, ""), "no route"),
+        (OSError(errno.EACCES, ""), "forbids"),
+        (OSError(errno.EPERM, ""), "forbids"),
+        (OSError(errno.ETIMEDOUT, ""), "does not answer"),
+        (OSError(errno.EMFILE, ""), "too many files"),
+        (OSError("the name has no address"), "no connection"),
+        (socket.gaierror(socket.EAI_NONAME, ""), "no such name"),
+        (socket.gaierror(socket.EAI_NODATA, ""), "no such name"),
+        (socket.gaierror(socket.EAI_AGAIN, ""), "no name server"),
+        (socket.gaierror(socket.EAI_FAIL, ""), "cannot be looked up"),
+        (ssl.SSLCertVerificationError(1, ""), "certificate"),
+        (ssl.SSLError(1, ""), "no TLS"),
+        (ssl.SSLEOFError(8, ""), "broke"),
+        (http.client.RemoteDisconnected(""), "broke"),
+        (http.client.IncompleteRead(b""), "broke"),
+        (http.client.BadStatusLine(""), "broke"),
+        (urllib3.exceptions.ProxyError("", OSError("Tunnel connection failed: 407")), "does not let"),
+    ],
+    ids=repr,
+)
+def test_each_way_in_which_a_network_fails_has_a_sentence(exc: Exception, words: str) -> None:
+    assert words in causes.find(failures.word(exc)).sentence
+    assert words in str(Unavailable(failures.word(urllib3.exceptions.ProtocolError("Broken", exc))))
 
 
 def test_what_is_not_known_stands_in_capitals_in_a_cure() -> None:

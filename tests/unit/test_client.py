@@ -14,7 +14,7 @@ from keyvaultfs.identity.token import AccessToken
 from keyvaultfs.keyvault.client import KeyVaultClient
 from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.model import SecretName, SecretValue
-from keyvaultfs.transport.session import Answer
+from keyvaultfs.transport.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,9 @@ from keyvaultfs.keyvault import door
 from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import addresses, doors
+from keyvaultfs.transport.answer import Answer
 from keyvaultfs.transport.doors import Doors
-from keyvaultfs.transport.session import Answer, Transport, tls_context
+from keyvaultfs.transport.session import Transport, tls_context
 from tests.support import peer
 from tests.support.peer import OK, Peer
 from tests.support.vault import VaultProcess

@@ -15,7 +15,8 @@ from keyvaultfs import threads
 from keyvaultfs.errors import BadAnswer, Unavailable
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import exchange
-from keyvaultfs.transport.session import Answer, Transport, tls_context
+from keyvaultfs.transport.answer import Answer
+from keyvaultfs.transport.session import Transport, tls_context
 from tests.support.peer import OK, Peer
 
 if TYPE_CHECKING:

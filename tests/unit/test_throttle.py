@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from keyvaultfs.errors import Unavailable
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import retry
+from keyvaultfs.transport.answer import Answer
 from keyvaultfs.transport.retry import TRANSIENT, pause, retry_after
-from keyvaultfs.transport.session import Answer, Transport, tls_context
+from keyvaultfs.transport.session import Transport, tls_context
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
 
 if TYPE_CHECKING:

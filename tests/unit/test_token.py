@@ -21,7 +21,7 @@ from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import IdentityMetrics
 from keyvaultfs.model import SecretName, SecretValue
-from keyvaultfs.transport.session import Answer
+from keyvaultfs.transport.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -189,10 +189,10 @@ async def test_a_failure_without_a_hint_is_told_without(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = FakeSource()
-    source.trouble = [Unavailable("ConnectionRefusedError")]
+    source.trouble = [Unavailable("NobodyKnows")]
     async with shared(source) as token:
         await text(token)
-    assert caplog.messages[0] == "no token from the identity endpoint error=ConnectionRefusedError"
+    assert caplog.messages[0] == "no token from the identity endpoint error=NobodyKnows"
 
 
 async def test_a_rejected_token_is_replaced_once_for_all(autojump_clock: MockClock) -> None:

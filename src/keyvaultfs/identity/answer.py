@@ -16,7 +16,7 @@ from keyvaultfs.transport import retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyvaultfs.transport.session import Answer
+    from keyvaultfs.transport.answer import Answer
 
 _LONGEST_LIFE = 7 * 86400.0
 _TOKEN = re.compile(rb"[\x21-\x7e]{1,65536}")

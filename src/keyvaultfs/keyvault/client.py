@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from keyvaultfs.identity.token import AccessToken, SharedToken
     from keyvaultfs.keyvault.origin import Origin
     from keyvaultfs.model import ListItem, Secret, SecretName, Version, VersionItem
-    from keyvaultfs.transport.session import Answer, Transport
+    from keyvaultfs.transport.answer import Answer
+    from keyvaultfs.transport.session import Transport
 
 _TRANSIENT_401_SECONDS = 1.0
 _MOST_PAGES = 100_000

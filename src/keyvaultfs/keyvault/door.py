@@ -9,7 +9,7 @@ from keyvaultfs.keyvault import challenge, wire
 
 if TYPE_CHECKING:
     from keyvaultfs.keyvault.origin import Origin
-    from keyvaultfs.transport.session import Answer
+    from keyvaultfs.transport.answer import Answer
 
 _BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
 _WORDS = {

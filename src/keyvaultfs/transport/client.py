@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from keyvaultfs.transport import exchange
+from keyvaultfs.transport.answer import Answer, read
 from keyvaultfs.transport.attempt import Attempt, current
 from keyvaultfs.transport.connection import HTTPPool, HTTPSPool
 from keyvaultfs.transport.doors import Doors
+from keyvaultfs.transport.failures import FAILURES, word
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Mapping
 
-T = TypeVar("T")
-
 # Its warnings quote what the network sent, with a traceback, once for each answer.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-
-FAILURES = (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException)
-"""What urllib3 and the libraries below it raise where no answer came; a UnicodeError is a ValueError."""
 
 _URL = re.compile("(https?://[^/?#]+)(/[^#]*)")
 _ONCE = urllib3.Retry(False, redirect=False)
 _POOLS = {"http": HTTPPool, "https": HTTPSPool}
-
-
-def innermost(exc: BaseException) -> str:
-    """A word for the log: the innermost exception tells a refused connection from a bad certificate."""
-    seen: BaseException | None = exc
-    names = [type(exc).__name__]
-    for _ in range(8):
-        inner = getattr(seen, "reason", None)
-        args = seen.args if seen is not None else ()
-        seen = (
-            inner
-            if isinstance(inner, BaseException)
-            else next((a for a in args if isinstance(a, BaseException)), None)
-        )
-        if seen is None:
-            break
-        names.append(type(seen).__name__)
-    return "CertificateError" if "SSLCertVerificationError" in names else names[-1]
 
 
 class Adapter(HTTPAdapter):
@@ -147,29 +125,27 @@ class Client:
         self.doors = Doors()
         self._adapter = Adapter(context, connections, https_proxy, proxy_context)
 
-    def get(self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[Any], T]) -> T:
-        """What `read` makes of an answer; tried in as many ways as there are, while the attempt has time.
+    def get(self, url: str, headers: Mapping[str, str], attempt: Attempt) -> Answer:
+        """An answer; tried in as many ways as there are, while the attempt has time.
 
         Args:
             url: absolute.
             headers: all of them.
             attempt: with `doors` of this client.
-            read: is given urllib3's response, whose body is still to be read; may raise one of `FAILURES`, after which
-                another way is tried.
 
         Raises:
             OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException: nobody answered.
-            BadAnswer: the answer has more bytes than anybody needs.
+            BadAnswer: the answer has more bytes than anybody needs, or is compressed.
         """
         failure: Exception | None = None
         try:
             while True:
                 try:
                     with current(attempt):
-                        return self._try(url, headers, attempt, read)
+                        return self._try(url, headers, attempt)
                 except FAILURES as exc:
                     # The clearest: that a name's other addresses are silent does not tell what is wrong with the first.
-                    if failure is None or innermost(failure).endswith("TimeoutError"):
+                    if failure is None or word(failure).endswith("TimeoutError"):
                         failure = exc
                 kept = attempt.kept
                 if not attempt.again():
@@ -184,13 +160,12 @@ class Client:
         url: str,
         headers: Mapping[str, str],
         attempt: Attempt,
-        read: Callable[[Any], T],
-        in_thread: Callable[[Callable[[float], T]], Awaitable[T]],
-    ) -> T | None:
+        in_thread: Callable[[Callable[[float], Answer]], Awaitable[Answer]],
+    ) -> Answer | None:
         """As `get`, on a kept connection alone, without a thread; None where `get` must see to it.
 
         Args:
-            url, headers, attempt, read: as of `get`.
+            url, headers, attempt: as of `get`.
             in_thread: runs what blocks.
 
         Raises:
@@ -210,8 +185,8 @@ class Client:
         try:
             found = await exchange.ask(conn, said, attempt)
             if isinstance(found, bytes):
-                return await in_thread(lambda _: exchange.read_on(conn, found, attempt, read))
-            return read(found)
+                return await in_thread(lambda _: exchange.read_on(conn, found, attempt))
+            return found  # noqa: TRY300
         except FAILURES:
             if not attempt.again():
                 raise
@@ -244,7 +219,7 @@ class Client:
         """Let idle connections go."""
         self._adapter.close()
 
-    def _try(self, url: str, headers: Mapping[str, str], attempt: Attempt, read: Callable[[Any], T]) -> T:
+    def _try(self, url: str, headers: Mapping[str, str], attempt: Attempt) -> Answer:
         parts = _URL.fullmatch(url)
         if parts is None:
             raise ValueError("no URL of ours")

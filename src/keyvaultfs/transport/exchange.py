@@ -10,20 +10,19 @@ import contextlib
 import http.client
 import re
 import ssl
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from keyvaultfs.transport.answer import Answer, joined, read
 from keyvaultfs.transport.attempt import current
 from keyvaultfs.transport.bounded import LARGEST, BoundedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from keyvaultfs.transport.attempt import Attempt
-
-T = TypeVar("T")
+    from keyvaultfs.transport.answer import Answer, joined, read
+from keyvaultfs.transport.attempt import Attempt
 
 _RECEIVED_AT_ONCE = 1 << 16
 _LONGEST_HEAD = 1 << 15
@@ -38,15 +37,6 @@ _LENGTH = re.compile("[0-9]{1,7}")
 _WITHOUT_BODY = frozenset({204, 205, 304})
 _ODD = frozenset({"transfer-encoding", "connection", "content-encoding", "upgrade", "trailer"})
 """Headers that say how an answer is to be read, or that the connection ends with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """An answer that was read to its end; `headers` have lower-case names."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 def request(host: str, target: str, headers: Mapping[str, str]) -> bytes | None:
@@ -66,17 +56,7 @@ def request(host: str, target: str, headers: Mapping[str, str]) -> bytes | None:
     return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode("ascii")
 
 
-def joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers by lower-case name. Lines of one name are one list (RFC 9110 §5.3); what is only repeated counts once."""
-    found: dict[str, str] = {}
-    for name, said in lines:
-        value = said.replace("\r\n", "").strip()  # the library leaves what does not belong to it
-        before = found.get(key := name.lower())
-        found[key] = value if before is None or before == value else f"{before}, {value}"
-    return found
-
-
-async def ask(conn: Any, said: bytes, attempt: Attempt) -> Plain | bytes:
+async def ask(conn: Any, said: bytes, attempt: Attempt) -> Answer | bytes:
     """Send a request and receive its answer, without a thread; or as much of it as tells that it is not plain.
 
     Args:
@@ -102,14 +82,14 @@ async def ask(conn: Any, said: bytes, attempt: Attempt) -> Plain | bytes:
                 heard += await _received(sock, attempt, scope) or _broken(heard[begin:])
             if len(heard) > begin + length:  # what comes next on this connection is anybody's guess
                 conn.close()
-            return Plain(status, headers, heard[begin : begin + length])
+            return Answer(status, headers, heard[begin : begin + length])
         return _silent()
     except BaseException:
         conn.close()
         raise
 
 
-def read_on(conn: Any, heard: bytes, attempt: Attempt, read: Callable[[Any], T]) -> T:
+def read_on(conn: Any, heard: bytes, attempt: Attempt) -> Answer:
     """Have the rest of an answer read that is not plain. In a worker thread; raises as `ask`, and BadAnswer."""
     try:
         with current(attempt):

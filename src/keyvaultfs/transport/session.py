@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import random
-import re
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from keyvaultfs import threads
 from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
-from keyvaultfs.transport import client, retry
+from keyvaultfs.transport import client, failures, retry
+from keyvaultfs.transport.answer import Answer
 from keyvaultfs.transport.attempt import Attempt
-from keyvaultfs.transport.bounded import LARGEST
-from keyvaultfs.transport.exchange import Plain, joined
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -35,18 +31,6 @@ T = TypeVar("T")
 USER_AGENT = "keyvaultfs"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
 _PROBE_SLOTS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer; `headers` have lower-case names. Shown without its body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"<Answer {self.status} {len(self.body)} B>"
 
 
 def tls_context(ca_file: str | None, *, for_proxy: bool = False) -> ssl.SSLContext:
@@ -251,13 +235,13 @@ class Transport:
 
         try:
             with self._in_flight():
-                answer = await self._client.ask(url, sent, attempt, _read, in_thread)
+                answer = await self._client.ask(url, sent, attempt, in_thread)
             if answer is None:
                 answer = await in_thread(partial(self._send, url, sent, attempt))
         except BadAnswer:
             self._client.distrust()
             raise
-        except client.FAILURES as exc:
+        except failures.FAILURES as exc:
             cause = _cause(exc, attempt)
         else:
             if self._wrong_door(answer):
@@ -270,7 +254,7 @@ class Transport:
     def _send(self, url: str, sent: Mapping[str, str], attempt: Attempt, _end: float) -> Answer:
         """In a worker thread, which ends soon after the attempt's end, whatever the peer does."""
         with self._in_flight():
-            return self._client.get(url, sent, attempt, _read)
+            return self._client.get(url, sent, attempt)
 
     @contextlib.contextmanager
     def _in_flight(self) -> Iterator[None]:
@@ -290,23 +274,10 @@ class Transport:
             self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
 
 
-def _read(response: Any) -> Answer:
-    if isinstance(response, Plain):
-        return Answer(response.status, response.headers, response.body)
-    headers = joined(response.headers.items())
-    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
-        raise BadAnswer("Compressed")
-    body = response.read(LARGEST)
-    length = headers.get("content-length", "")
-    if re.fullmatch("[0-9]{1,9}", length) and "transfer-encoding" not in headers and len(body) != int(length):
-        raise http.client.IncompleteRead(body)  # urllib3 1.26 does not look
-    return Answer(response.status, headers, body)
-
-
 def _cause(exc: BaseException, attempt: Attempt) -> str:
     """A word for the log."""
     try:
         attempt.left()
     except TimeoutError:
         return "Timeout"
-    return client.innermost(exc)
+    return failures.word(exc)
