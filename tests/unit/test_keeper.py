@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -443,6 +445,30 @@ def test_helpers_have_a_bound() -> None:
     ended = children.reap()
     assert len(ended) == 16, "they are no children of ours, and forgotten"
     assert sum(children.admit(0) for _ in range(1000)) < 200
+
+
+def test_children_that_cannot_be_killed_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that reads each request and answers none keeps each child, and says that it is well."""
+    pids, ends = itertools.count(10**9), list[socket.socket]()
+
+    def start(self: announce.Announcer) -> None:
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = next(pids)
+        ends.append(theirs)
+
+    monkeypatch.setattr(announce.Announcer, "_start", start)
+    children = Children()
+    announcer = announce.Announcer(-1, "/nowhere", 1, children.crowded)
+    codes = []
+    for number in range(100):
+        codes.append(announcer.ask(f"{number:016x}", "rename", "pw", 0, 2 * number))
+        list(announcer.mind(2 * number + 1.5, children.bury))
+    assert codes == [None] * 8 + [errno.EAGAIN] * 92
+    children.reap()  # they have ended
+    assert announcer.ask("f" * 16, "rename", "pw", 0, 1000) is None
+    announcer.end(children.bury)
+    for end in ends:
+        end.close()
 
 
 def test_a_longer_message_is_not_sent_and_nothing_breaks(worker: Any) -> None:

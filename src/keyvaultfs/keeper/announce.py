@@ -48,12 +48,16 @@ class Announcer:
         clone: a descriptor through which the mount can be written to, -1 to go by the mount point.
         mountpoint: where it is.
         patience: seconds that the child may take before it is replaced.
+        crowded: whether so many that were replaced still hang that there may be no other.
     """
 
-    def __init__(self, clone: int, mountpoint: str, patience: float) -> None:
+    def __init__(
+        self, clone: int, mountpoint: str, patience: float, crowded: Callable[[], bool] = lambda: False
+    ) -> None:
         self._clone = clone
         self._mountpoint = mountpoint
         self._patience = patience
+        self._crowded = crowded
         self._sock: socket.socket | None = None
         self._pid = 0
         self._asked: OrderedDict[str, float] = OrderedDict()
@@ -89,7 +93,8 @@ class Announcer:
             return 0
         if self._ended:
             return errno.ESHUTDOWN
-        if len(self._asked) >= _AT_ONCE or not self._allowance.take(now):
+        full = len(self._asked) >= _AT_ONCE or (self._sock is None and self._crowded())
+        if full or not self._allowance.take(now):
             return errno.EAGAIN
         try:
             if self._sock is None:

@@ -11,6 +11,9 @@ _AT_ONCE = 16
 
 _A_SECOND, _BURST = 100.0, 200.0
 
+_MOST_BURIED = 8
+"""Of those that were killed and have not ended."""
+
 
 class Children:
     """Reaps them. A worker asks for helpers, so their number has a bound: anybody may have taken a worker over."""
@@ -31,6 +34,14 @@ class Children:
     def bury(self, pid: int) -> None:
         """A worker is dead, and may wait for a thread that is stuck in the kernel."""
         self._corpses.add(pid)
+
+    def crowded(self) -> bool:
+        """Whether no more should be started in the place of those that hang.
+
+        A process whose request a worker has read and never answers cannot be killed. It ends with the worker or with
+        the connection.
+        """
+        return len(self._corpses) >= _MOST_BURIED
 
     def reap(self) -> set[int]:
         """The helpers that have ended since the last call."""

@@ -93,6 +93,7 @@ class Keeper:
             made.clone if made.clone < 0 else high(made.clone),
             self.launch.mountpoint,
             self.settings.timeout + _ANNOUNCE_SECONDS,
+            self.children.crowded,
         )
         self.presence = Presence(mounting.connection(self.launch.mountpoint), self.device)
         try:
