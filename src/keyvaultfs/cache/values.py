@@ -102,6 +102,8 @@ class ValueStore:
         self._records: OrderedDict[tuple[str, str], Stored] = OrderedDict()
         # Copies of what was let go while somebody has it open: however many have a version open, there is one of it.
         self._given: WeakValueDictionary[tuple[str, str], SecretValue] = WeakValueDictionary()
+        # The copy that was given last: for who opens one file again and again no copy is made each time.
+        self._last: SecretValue | None = None
         self.live = 0
         self._dead = 0
         self.evicted = 0
@@ -149,6 +151,7 @@ class ValueStore:
         if value is None:
             value = SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])
             stored.given = ref(value)
+            self._last = value
         return value
 
     def has(self, name: SecretName | FileKey, version: Version) -> bool:
@@ -206,6 +209,8 @@ class ValueStore:
         if stored is None:
             return
         given = None if stored.given is None else stored.given()
+        if given is self._last:
+            self._last = None
         if given is not None:
             self._given[key] = given
         self._map[stored.start : stored.start + 4] = struct.pack("<I", _DEAD)
