@@ -30,7 +30,7 @@ from tests.support.world import TTL, World, world
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from keyvaultfs.files.editions import Edition
+    from keyvaultfs.files.edition import Edition
     from keyvaultfs.files.recipes import Recipe
 
 N = SecretName

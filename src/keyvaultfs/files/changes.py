@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keyvaultfs.cache.cache import Rotated
-    from keyvaultfs.files.editions import Edition, Editions
+    from keyvaultfs.files.edition import Edition
+    from keyvaultfs.files.editions import Editions
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.model import SecretName
 

@@ -15,7 +15,7 @@ from keyvaultfs.files.rules import NO_LOOK
 from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
-    from keyvaultfs.files.editions import Edition
+    from keyvaultfs.files.edition import Edition
     from keyvaultfs.files.rules import Look
     from keyvaultfs.files.sources import Part
     from keyvaultfs.filesystem.inodes.nodes import Node

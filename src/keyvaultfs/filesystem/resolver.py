@@ -22,7 +22,8 @@ from keyvaultfs.model import UNREADABLE, VERSION_PATTERN
 if TYPE_CHECKING:
     from pyfuse3 import InodeT
 
-    from keyvaultfs.files.editions import Edition, Editions
+    from keyvaultfs.files.edition import Edition
+    from keyvaultfs.files.editions import Editions
     from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.inodes.nodes import Dirent, Node

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.files import tree as trees
-from keyvaultfs.files.editions import decoded_id
+from keyvaultfs.files.edition import decoded_id
 from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent, Handle, Node, State
 from keyvaultfs.model import SecretName
 
