@@ -23,6 +23,9 @@ HEARTBEAT_SECONDS = 1.0
 MAX_DATAGRAM = 1 << 17
 """Bytes of a message, at most; a socket takes a datagram of about 200 kB."""
 
+INIT_ANSWER = "told"
+"""The name in messages of what the kernel was given for its INIT: keepers and workers of 0.1 and 0.2 call it so."""
+
 SHORTEST_INIT_ANSWER = 28
 """Bytes: the header and what takes part in a take-over (linux/fuse.h, fuse_out_header and fuse_init_out)."""
 
@@ -65,9 +68,9 @@ class Launch:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Launch:
         """From what JSON had; what it lacks has its default, what is unknown is ignored."""
-        known = _known(cls, data)
-        known["generic"] = tuple(known.get("generic", ()))
-        return cls(**known)
+        found = _declared(cls, data)
+        found["generic"] = tuple(found.get("generic", ()))
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Charge:
     Attributes:
         launch: the mount.
         init: hex of the kernel's INIT request.
-        told: hex of the answer that the kernel was given, or "" when it has had none.
+        init_answer: hex of the answer that the kernel was given, or "" when it has had none.
         successor: True when an earlier worker has served this mount.
         keeper: the keeper's process id.
         renames: whether the keeper can announce by rename(2); a keeper of an earlier version cannot.
@@ -88,7 +91,7 @@ class Charge:
 
     launch: Launch
     init: str = ""
-    told: str = ""
+    init_answer: str = ""
     successor: bool = False
     keeper: int = 0
     renames: bool = False
@@ -98,16 +101,19 @@ class Charge:
 
     def pack(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self))
+        data = asdict(self)
+        data[INIT_ANSWER] = data.pop("init_answer")
+        return json.dumps(data)
 
     @classmethod
     def unpack(cls, text: str) -> Charge:
         """From JSON, of a keeper of any version: what it does not say has its default, what is unknown is ignored."""
         data: dict[str, Any] = json.loads(text)
-        return cls(**(_known(cls, data) | {"launch": Launch.of(data["launch"])}))
+        data["init_answer"] = data.get(INIT_ANSWER, "")
+        return cls(**(_declared(cls, data) | {"launch": Launch.of(data["launch"])}))
 
 
-def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+def _declared(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(kind)}
     return {key: value for key, value in data.items() if key in names}
 

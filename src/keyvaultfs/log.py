@@ -92,11 +92,11 @@ class Causes:
         met = found.subjects.get(subject)
         if met is None:
             met = self._name(found, subject, now)
-            told = "".join(f" {key}={value}" for key, value in facts.items())
+            facts_text = "".join(f" {key}={value}" for key, value in facts.items())
             if met is not None:
-                LOG.warning("%s%s", kind.format(subject), told)
+                LOG.warning("%s%s", kind.format(subject), facts_text)
             elif found.others == 1:
-                LOG.warning("%s%s", kind.format("others too, which are counted from now on"), told)
+                LOG.warning("%s%s", kind.format("others too, which are counted from now on"), facts_text)
         if met is not None:
             met.last = now
             met.times += 1
@@ -129,12 +129,12 @@ class Causes:
         rows: list[dict[str, object]] = []
         for kind, found in self._open.items():
             row = causes.find(found.code)
-            told = _sentence(kind, found)
+            sentence = _sentence(kind, found)
             rows.append(
                 {
                     "code": found.code,
                     "severity": row.severity.value,
-                    "sentence": f"{told}: {row.sentence or found.code}" if found.code else told,
+                    "sentence": f"{sentence}: {row.sentence or found.code}" if found.code else sentence,
                     "cure": row.mend(name=next(iter(found.subjects)), **facts),
                     "seconds": round(now - min(met.since for met in found.subjects.values())),
                     "times": sum(met.times for met in found.subjects.values()) + found.others,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 URL = "https://v.vault.azure.net"
-LOOK = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
+APPEARANCE = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
 OTHERS = SimpleNamespace(pid=4711, uid=0, gid=0, umask=0)
 """Who asks, where it is not PID 1."""
 
@@ -46,8 +46,10 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
         table = InodeTable(fd, URL, TREE)
         rotation = Rotation(table, FilesystemMetrics(), ask=lambda *_: False, names=lambda: resolver)
         files = Files(TREE, w.cache, Causes(trio.current_time), Shown())
-        resolver = Resolver(files.editions, table, rotation, LOOK)
-        control = Control(LOOK, Metrics(), status=dict, refresh=w.cache.forget, gauges=dict, readers=dict)
+        resolver = Resolver(files.editions, table, rotation, APPEARANCE)
+        control = Control(
+            APPEARANCE, Metrics(), status=dict, refresh=w.cache.forget, gauges=dict, readers=dict
+        )
         operations = Operations(
             files=files,
             causes=Causes(trio.current_time),
@@ -56,7 +58,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
             opener=Opener(files.editions, table, rotation, resolver),
             announcements=rotation.announcements,
             control=control,
-            look=LOOK,
+            appearance=APPEARANCE,
             metrics=FilesystemMetrics(),
             timeout=10.0,
             base_url=URL,

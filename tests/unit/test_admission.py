@@ -89,7 +89,7 @@ async def test_made_up_names_cost_few_requests_and_leave_nothing_behind(
         await trio.sleep(60)
         assert len(w.cache.records) == 0
         assert not w.cache.outage
-        assert len(w.cache.admission._told) == 0
+        assert len(w.cache.admission._logged) == 0
 
 
 async def test_a_short_listing_answers_for_all_made_up_names(autojump_clock: MockClock) -> None:

@@ -18,7 +18,7 @@ from keyvaultfs.files.editions import Editions
 from keyvaultfs.files.made import Made
 from keyvaultfs.files.names import Starred
 from keyvaultfs.files.recipes import Formatted, OneSecret, Source, Value
-from keyvaultfs.files.rules import NO_LOOK
+from keyvaultfs.files.rules import AS_MOUNTED
 from keyvaultfs.files.shown import Shown
 from keyvaultfs.files.sources import Sources
 from keyvaultfs.files.tree import File, Map, Tree
@@ -89,7 +89,7 @@ async def mounted(
     **kwargs: Any,
 ) -> AsyncGenerator[Mount]:
     async with world(**kwargs) as found:
-        tree = Tree([(path, recipe, NO_LOOK) for path, recipe in (named or {}).items()], maps, flat=flat)
+        tree = Tree([(path, recipe, AS_MOUNTED) for path, recipe in (named or {}).items()], maps, flat=flat)
         broken = Breakage(Causes(trio.current_time))
         sources = Sources(found.cache, Shown(tags=tags))
         editions = Editions(found.cache, sources, Made(found.cache.store), broken, decode=decode)

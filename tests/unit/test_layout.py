@@ -98,11 +98,11 @@ def test_a_page_is_a_tree(tmp_path: Path) -> None:
     assert isinstance(key, File)
     assert isinstance(crt, File)
     nobody = pwd.getpwnam("nobody").pw_uid
-    assert (key.look.owner, key.look.mode, key.look.units) == (nobody, 0o600, ("postgresql@*.service",))
-    assert (crt.look.owner, crt.look.mode) == (7, 0o644)
+    assert (key.access.owner, key.access.mode, key.access.units) == (nobody, 0o600, ("postgresql@*.service",))
+    assert (crt.access.owner, crt.access.mode) == (7, 0o644)
     folder = tree.find("postgres")
     assert isinstance(folder, Directory)
-    assert (folder.look.owner, folder.look.dir_mode) == (nobody, 0o750)
+    assert (folder.access.owner, folder.access.dir_mode) == (nobody, 0o750)
     assert sorted(tree.root.children) == ["app", "keystore.p12", "postgres"]
     assert tree.find("app/other") is None
     assert tree.find("mysecret") is None

@@ -96,8 +96,8 @@ class Parts:
             refreshes=self.renames,
             kernel=self.kernel,
         )
-        look = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
-        self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
+        appearance = Appearance(uid=0, gid=0, mode=0o400, dir_mode=0o755, started=0)
+        self.resolver = Resolver(self.files.editions, self.table, self.rotation, appearance)
         self.opener = Opener(self.files.editions, self.table, self.rotation, self.resolver)
 
     def ask(self, token: str, do: str, name: str, inode: int) -> bool:  # noqa: ARG002

@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 0.5
 waits as long as whoever asks: a program that reads a hundred secrets at once makes none up."""
 
 _MOST_WAITING, _MOST_WAITING_OF_ONE = 1024, 320
-_MOST_TOLD = 128
+_MOST_LOGGED = 128
 _STRAINED_SLOTS = 2
 _STRAINED_QUEUE = 4
 """Names that may wait for those slots: a look-up that waits holds the folder's lock, and rotations wait for that."""
@@ -53,7 +53,7 @@ class Admission:
         self._long_until = -math.inf
         self._waiting: Counter[int] = Counter()
         self._turns: dict[int, trio.Lock] = {}
-        self._told: dict[int, float] = {}
+        self._logged: dict[int, float] = {}
         self._patient: set[trio.CancelScope] = set()
 
     async def admit(
@@ -95,9 +95,9 @@ class Admission:
 
     def sweep(self, now: float) -> None:
         """Log for each user who has stopped making names up that it is over."""
-        for uid, last in tuple(self._told.items()):
+        for uid, last in tuple(self._logged.items()):
             if now - last > self._limits.ttl or not self._budget.strained(now):
-                del self._told[uid]
+                del self._logged[uid]
                 self._causes.end(_CAUSE, f"uid {uid}")
 
     def _listed(self, name: SecretName) -> ListItem | None:
@@ -189,8 +189,8 @@ class Admission:
                 scope.deadline = min(scope.deadline, now + _PATIENCE_SECONDS)
 
     def _refuse(self, uid: int) -> NoReturn:
-        if uid in self._told or len(self._told) < _MOST_TOLD:
-            self._told[uid] = trio.current_time()
+        if uid in self._logged or len(self._logged) < _MOST_LOGGED:
+            self._logged[uid] = trio.current_time()
         self._missed(trio.current_time())  # while a slow vault says little, too
         self._causes.begin(_CAUSE, f"uid {uid}", error="TooManyNames")
         raise Busy("TooManyNames")

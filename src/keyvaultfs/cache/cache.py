@@ -85,7 +85,7 @@ class Cache:
         self.rotated = self._known.rotated
         self._nursery: trio.Nursery | None = None
         self.listings = Listings(self._known, source, self.outage, self._home, matches)
-        self.listings.told = listed
+        self.listings.on_listed = listed
         self._fetches = Fetches(
             self._known, source, self.outage, self._home, concurrency=concurrency, hidden=self.hides
         )

@@ -152,9 +152,9 @@ class Known:
             updated: of what it shows, in Unix seconds.
         """
         # Nobody may ever ask for it, and so it may change again and again while it is outdated.
-        if tell and not (record.outdated and record.told == updated):
+        if tell and not (record.outdated and record.reported == updated):
             self._tell(record, None, updated=updated)
-            record.told = updated
+            record.reported = updated
         record.outdated = True
 
     def is_there(self, record: Record, item: ListItem, sent: float) -> None:

@@ -40,7 +40,7 @@ class Listings:
         verdict: why there was none, and until when that is remembered.
         heard: is told each line, with the time at which its page was asked for.
         heard_all: is told of a whole listing.
-        told: is told what of a whole listing is shown.
+        on_listed: called with what is shown of each whole listing.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Listings:
         self.verdict: tuple[Exception, float] | None = None
         self.heard: Callable[[ListItem, float], None] = lambda _item, _sent: None
         self.heard_all: Callable[[Listing], None] = lambda _listing: None
-        self.told: Callable[[Sequence[ListItem]], None] = lambda _items: None
+        self.on_listed: Callable[[Sequence[ListItem]], None] = lambda _items: None
         self._known = known
         self._limits = known.limits
         self._source = source
@@ -169,7 +169,7 @@ class Listings:
                     reading.proof = max(reading.proof, self.last.proof)
                 self.last, self.verdict = reading, None
                 self.heard_all(reading)
-                self.told(self._shown(reading.items))
+                self.on_listed(self._shown(reading.items))
             return
         failure = reading.failure or Unavailable("Interrupted")
         if isinstance(failure, NOBODY_ANSWERED):

@@ -60,7 +60,7 @@ class Record:
         checked: see `Entry`.
         racy: an equal `updated` proves nothing yet.
         outdated: the listing has shown another `updated` than this version's.
-        told: while it is outdated, the `updated` of the change that was announced, so that each is announced once.
+        reported: while it is outdated, the `updated` of the change that was announced, so that each is announced once.
         hot: looked up or opened since its last check.
         used: when it was last looked up or opened.
         taken: it could be read, and the vault refuses it now.
@@ -73,7 +73,7 @@ class Record:
     checked: float = NEVER
     racy: bool = False
     outdated: bool = False
-    told: int | None = None
+    reported: int | None = None
     hot: bool = False
     used: float = NEVER
     digest: bytes = b""

@@ -75,7 +75,7 @@ class Editions:
 
     def peek(self, file: File) -> Edition | None:
         """What is known and may be served while nobody answers. Never waits, and makes nothing hot."""
-        return self._without_asking(file, self._sources.known)
+        return self._without_asking(file, self._sources.peek)
 
     def last(self, file: File) -> Edition | None:
         """As `peek`, of what was last heard of, whether it may be served or not."""

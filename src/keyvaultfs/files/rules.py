@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a file or directory looks to stat(2), and who may open it; None: as the mount has it.
+class Access:
+    """Owner, group and modes of a file or directory, and the units that may open it; None: as the whole mount has it.
 
     Attributes:
         units: patterns over units of the system manager; () lets everybody in whom the mode lets in.
@@ -23,36 +23,39 @@ class Look:
     dir_mode: int | None = None
     units: tuple[str, ...] | None = None
 
-    def over(self, below: Look) -> Look:
-        """This one, and the other's where this one is silent."""
+    def over(self, below: Access) -> Access:
+        """This access, with the values of `below` for what is None here."""
         silent = {
-            item.name: getattr(below, item.name) for item in fields(Look) if getattr(self, item.name) is None
+            item.name: getattr(below, item.name)
+            for item in fields(Access)
+            if getattr(self, item.name) is None
         }
         return replace(self, **silent)
 
 
-NO_LOOK = Look()
+AS_MOUNTED = Access()
+"""Of a path of which the configuration says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A look for all paths that one of the patterns matches."""
+    """The access to all paths that one of the patterns matches."""
 
     patterns: tuple[Pattern, ...]
-    look: Look
+    access: Access
 
 
-def look(rules: tuple[Rule, ...], path: str, own: Look = NO_LOOK, *, folded: bool = False) -> Look:
-    """The look of a path: later rules override earlier ones key by key, and its own keys override rules.
+def access(rules: tuple[Rule, ...], path: str, own: Access = AS_MOUNTED, *, folded: bool = False) -> Access:
+    """The access to a path: later rules override earlier ones key by key, and its own keys override rules.
 
     Args:
         folded: the path is a secret's name, or is made of one: its case does not count.
     """
-    found = NO_LOOK
+    found = AS_MOUNTED
     if not rules:
         return own
     for rule in rules:
         if any(pattern.matches(path, folded=folded) for pattern in rule.patterns):
-            found = rule.look.over(found)
+            found = rule.access.over(found)
     found = own.over(found)
-    return NO_LOOK if found == NO_LOOK else found
+    return AS_MOUNTED if found == AS_MOUNTED else found

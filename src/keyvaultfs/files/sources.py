@@ -90,13 +90,13 @@ class Sources:
         """The version that was last found, even if it is too old to be served; never waits."""
         record = self._cache.records.get(source.name.key)
         if not source.current or record is None or record.version is None or record.properties is None:
-            return self.known(source)
+            return self.peek(source)
         if not self.shows(record.properties.tags):
             return None
         now = trio.current_time()
         return Part(source, record.name, record.version, record.properties, record.checked, now, stale=True)
 
-    def known(self, source: Source) -> Part | None:
+    def peek(self, source: Source) -> Part | None:
         """The version that may be served while nobody answers; never waits."""
         entry = self._cache.peek(source.name)
         if source.current:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs.files import names
 from keyvaultfs.files.recipes import Formatted, OneSecret, Source
-from keyvaultfs.files.rules import NO_LOOK, Look, Rule, look
+from keyvaultfs.files.rules import AS_MOUNTED, Access, Rule, access
 from keyvaultfs.model import SecretName, version
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NOTHING = Formatted("", ())
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What a path is made of, and how it looks.
+    """A path: what its bytes are made of, and who has access.
 
     Attributes:
         path: relative to the mount point, as a listing spells it.
@@ -39,7 +39,7 @@ class File:
     path: str
     key: str
     recipe: Recipe = field(compare=False)
-    look: Look = field(compare=False, default=NO_LOOK)
+    access: Access = field(compare=False, default=AS_MOUNTED)
     stored: str = field(compare=False, default="")
     named: bool = field(compare=False, default=False)
     folder: str = field(init=False, compare=False)
@@ -63,7 +63,7 @@ class Directory:
     """
 
     path: str
-    look: Look = field(compare=False, default=NO_LOOK)
+    access: Access = field(compare=False, default=AS_MOUNTED)
     children: dict[str, File | Directory] = field(compare=False, default_factory=dict)
     maps: list[Map] = field(compare=False, default_factory=list)
     flat: bool = False
@@ -101,14 +101,14 @@ class Tree:
     """All files and directories of a mount.
 
     Args:
-        named: files by path, with a look of their own where they have one.
+        named: files by path, each with its own keys of access.
         flat: whether the root shows the vault's own names.
         written: whether a configuration file describes it: after a reload the file may describe another one.
     """
 
     def __init__(
         self,
-        named: Iterable[tuple[str, Recipe, Look]] = (),
+        named: Iterable[tuple[str, Recipe, Access]] = (),
         maps: Iterable[Map] = (),
         rules: Iterable[Rule] = (),
         *,
@@ -122,7 +122,7 @@ class Tree:
         self._made: dict[str, File] = {}
         self._hidden: dict[str, set[str]] = {}
         for path, recipe, own in named:
-            file = File(path, path, recipe, look(self._rules, path, own), named=True)
+            file = File(path, path, recipe, access(self._rules, path, own), named=True)
             self.named[path] = file
             self._directory(path.rpartition("/")[0]).children[path.rpartition("/")[2]] = file
         for one in maps:
@@ -200,7 +200,7 @@ class Tree:
 
     def _keep(self, directory: Directory, name: str, key: str, secret: SecretName) -> File:
         path = f"{directory.path}/{name}" if directory.path else name
-        found = File(path, key, OneSecret(Source(secret)), look(self._rules, path, folded=True))
+        found = File(path, key, OneSecret(Source(secret)), access(self._rules, path, folded=True))
         if len(self._made) >= _REMEMBERED:
             self._made.clear()
         self._made[key] = found
@@ -210,7 +210,7 @@ class Tree:
         if path in self.directories:
             return self.directories[path]
         outer, _, name = path.rpartition("/")
-        made = Directory(path, look(self._rules, path))
+        made = Directory(path, access(self._rules, path))
         self.directories[path] = made
         self._directory(outer).children[name] = made
         return made

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
-from keyvaultfs.files.rules import NO_LOOK
+from keyvaultfs.files.rules import AS_MOUNTED
 from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
     from keyvaultfs.files.edition import Edition
-    from keyvaultfs.files.rules import Look
+    from keyvaultfs.files.rules import Access
     from keyvaultfs.files.sources import Part
     from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.model import SecretName
@@ -37,43 +37,45 @@ class Appearance:
     dir_mode: int
     started: int
 
-    def of(self, look: Look) -> Appearance:
-        """With what a path's own look says."""
-        if look is NO_LOOK:
+    def of(self, access: Access) -> Appearance:
+        """The same with what the configuration says of access to one path."""
+        if access is AS_MOUNTED:
             return self
         return Appearance(
-            uid=self.uid if look.owner is None else look.owner,
-            gid=self.gid if look.group is None else look.group,
-            mode=self.mode if look.mode is None else look.mode,
-            dir_mode=self.dir_mode if look.dir_mode is None else look.dir_mode,
+            uid=self.uid if access.owner is None else access.owner,
+            gid=self.gid if access.group is None else access.group,
+            mode=self.mode if access.mode is None else access.mode,
+            dir_mode=self.dir_mode if access.dir_mode is None else access.dir_mode,
             started=self.started,
         )
 
 
-def base(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
+def base(access: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
     """Attributes that every inode has, with timeouts of zero."""
-    attributes = _owned(look, inode, mode)
+    attributes = _owned(access, inode, mode)
     attributes.entry_timeout = attributes.attr_timeout = 0
-    attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = look.started * 10**9
+    attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = access.started * 10**9
     return attributes
 
 
-def _owned(look: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
+def _owned(access: Appearance, inode: int, mode: int) -> pyfuse3.EntryAttributes:
     """New ones, in which generation, link count and block size are as pyfuse3 makes them: 0, 1 and 4096."""
     attributes = pyfuse3.EntryAttributes()
     attributes.st_ino = inode
     attributes.st_mode = mode
-    attributes.st_uid, attributes.st_gid = look.uid, look.gid
+    attributes.st_uid, attributes.st_gid = access.uid, access.gid
     return attributes
 
 
-def directory(look: Appearance, inode: int, mode: int, changed: int | None = None) -> pyfuse3.EntryAttributes:
+def directory(
+    access: Appearance, inode: int, mode: int, changed: int | None = None
+) -> pyfuse3.EntryAttributes:
     """A directory. Its link count is 1, which tells find(1) that it says nothing of subdirectories.
 
     Args:
         changed: when what it shows last changed, in nanoseconds of Unix time; None if that never changes.
     """
-    attributes = base(look, inode, stat.S_IFDIR | mode)
+    attributes = base(access, inode, stat.S_IFDIR | mode)
     if changed is not None:
         attributes.st_mtime_ns = attributes.st_ctime_ns = changed
     attributes.attr_timeout = FOREVER
@@ -81,7 +83,7 @@ def directory(look: Appearance, inode: int, mode: int, changed: int | None = Non
 
 
 def secret(
-    look: Appearance, node: Node, content: Node, *, entry_timeout: float = 0
+    access: Appearance, node: Node, content: Node, *, entry_timeout: float = 0
 ) -> pyfuse3.EntryAttributes:
     """An inode of a secret that shows the bytes of `content`; `entry_timeout` in seconds.
 
@@ -92,8 +94,8 @@ def secret(
         seen.entry_timeout = max(0.0, entry_timeout)
         return seen
     superseded = node.superseded
-    look = look.of(node.name.look)
-    attributes = _owned(look, node.inode, stat.S_IFREG | look.mode)
+    access = access.of(node.name.access)
+    attributes = _owned(access, node.inode, stat.S_IFREG | access.mode)
     if superseded and (content is node or not node.bound):
         # With 1 the kernel would lose an inotify event that waits for the last close (DESIGN §2). One that is bound
         # elsewhere and shows the new bytes is no deleted file, and does not look like one.
@@ -102,7 +104,7 @@ def secret(
     attributes.attr_timeout = 0 if superseded else FOREVER
     attributes.st_size = content.size
     attributes.st_blocks = -(-content.size // 512)
-    created = look.started if content.created is None else content.created
+    created = access.started if content.created is None else content.created
     updated = created if content.updated is None else content.updated
     attributes.st_mtime_ns = attributes.st_atime_ns = created * 10**9
     attributes.st_ctime_ns = updated * 10**9

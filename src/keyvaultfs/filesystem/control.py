@@ -36,7 +36,7 @@ class Control:
 
     def __init__(
         self,
-        look: Appearance,
+        appearance: Appearance,
         metrics: Metrics,
         *,
         status: Callable[[], dict[str, Any]],
@@ -44,7 +44,7 @@ class Control:
         gauges: Callable[[], Gauges],
         readers: Callable[[], dict[str, Any]],
     ) -> None:
-        self._look = look
+        self._appearance = appearance
         self._metrics = metrics
         self._status = status
         self._refresh = refresh
@@ -57,13 +57,13 @@ class Control:
             return self.directory(inode)
         if inode not in FILES.values():
             return None
-        found = attributes.base(self._look, inode, stat.S_IFREG | 0o400)
+        found = attributes.base(self._appearance, inode, stat.S_IFREG | 0o400)
         found.attr_timeout = found.entry_timeout = attributes.FOREVER
         return found
 
     def directory(self, inode: int) -> pyfuse3.EntryAttributes:
         """Of a directory below .keyvaultfs."""
-        found = attributes.directory(self._look, inode, 0o500)
+        found = attributes.directory(self._appearance, inode, 0o500)
         found.entry_timeout = attributes.FOREVER
         return found
 

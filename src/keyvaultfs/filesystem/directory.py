@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.tree import Directory, File
     from keyvaultfs.filesystem.inodes.nodes import Node
 
-_POSITION_BITS, _MARK_BITS = 19, 12
+_POSITION_BITS, _HASH_BITS = 19, 12
 """A cookie has 31 bits: a program without large-file support on a 32-bit machine has no room for more."""
 
 MOST_NAMES = (1 << _POSITION_BITS) - 1
@@ -38,17 +38,17 @@ class Line(NamedTuple):
     Attributes:
         what: what has the name.
         raw: its bytes.
-        mark: its part of a cookie.
+        hash_bits: of a hash of the name, for cookies.
     """
 
     what: File | Directory
     raw: bytes
-    mark: int
+    hash_bits: int
 
     @classmethod
     def of(cls, name: str, what: File | Directory) -> Line:
         """Of a name."""
-        return cls(what, name.encode(), _mark(what.key))
+        return cls(what, name.encode(), _hash_bits(what.key))
 
 
 class Lines:
@@ -90,7 +90,7 @@ class OpenDirectory:
 
     async def position(self, cookie: int) -> int:
         """Where the name behind `cookie` stands; 0 is the beginning."""
-        position = cookie >> _MARK_BITS
+        position = cookie >> _HASH_BITS
         if not position:
             return 0
         while len(self._lines) < position and await self._more():
@@ -99,10 +99,12 @@ class OpenDirectory:
             return position
         while await self._more():  # another listing than the one that the cookie is of
             pass
-        wanted = cookie & ((1 << _MARK_BITS) - 1)
+        wanted = cookie & ((1 << _HASH_BITS) - 1)
         near = range(max(1, position - _NEAR), min(position + _NEAR, len(self._lines)) + 1)
-        found = [place for place in near if self._lines[place - 1].mark == wanted]
-        return min(found, key=lambda place: abs(place - position), default=min(position, len(self._lines)))
+        found = [candidate for candidate in near if self._lines[candidate - 1].hash_bits == wanted]
+        return min(
+            found, key=lambda candidate: abs(candidate - position), default=min(position, len(self._lines))
+        )
 
     async def at(self, position: int) -> Line | None:
         """The line at a position, None behind the last that is shown."""
@@ -122,7 +124,7 @@ class OpenDirectory:
 
     def cookie(self, position: int) -> int:
         """What the kernel says to go on behind the name at a position."""
-        return (position + 1) << _MARK_BITS | self._lines[position].mark
+        return (position + 1) << _HASH_BITS | self._lines[position].hash_bits
 
     async def close(self) -> None:
         """Let the listing go."""
@@ -152,5 +154,5 @@ class OpenDirectory:
             return True
 
 
-def _mark(key: str) -> int:
-    return zlib.crc32(key.encode()) & ((1 << _MARK_BITS) - 1)
+def _hash_bits(key: str) -> int:
+    return zlib.crc32(key.encode()) & ((1 << _HASH_BITS) - 1)

@@ -85,13 +85,13 @@ class Folder:
     def listed(
         self,
         items: Iterable[tuple[File, int | None]],
-        known: Callable[[File], bool],
+        followed: Callable[[File], bool],
         listable: Callable[[File], bool],
     ) -> list[File]:
         """The whole listing: names, and the `updated` of each.
 
         Args:
-            known: whether a name's changes are told without a listing.
+            followed: whether a name's changes are told without a listing.
             listable: whether a name is there because a listing has it.
 
         Returns:
@@ -104,7 +104,7 @@ class Folder:
             dirent = self._table.dirents.by_key.get(name.key)
             if dirent is None or not dirent.shown:
                 self._listed_anew(name, updated, first=first)
-            elif dirent.updated != updated and not known(name):
+            elif dirent.updated != updated and not followed(name):
                 self.changed(name, updated)
         if first:
             self._table.note_listed()

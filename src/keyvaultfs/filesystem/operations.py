@@ -79,7 +79,7 @@ class Operations(pyfuse3.Operations):
         opener: Opener,
         announcements: Announcements,
         control: Control,
-        look: Appearance,
+        appearance: Appearance,
         causes: Causes,
         metrics: FilesystemMetrics,
         timeout: float,
@@ -94,7 +94,7 @@ class Operations(pyfuse3.Operations):
         self._opener = opener
         self._announcements = announcements
         self._control = control
-        self._look = look
+        self._appearance = appearance
         self._causes = causes
         self.metrics = metrics
         self.timeout = timeout
@@ -154,7 +154,7 @@ class Operations(pyfuse3.Operations):
         node = self._nodes.get(inode)
         if node is None:
             return self._open_control(inode)
-        if node.name.look.units is not None:
+        if node.name.access.units is not None:
             self._check_unit(node.name, ctx.pid)
         opened = self._opener.open_now(node, ctx.pid)
         return self._open(node, ctx) if opened is None else self._opened(opened, ctx)
@@ -339,9 +339,9 @@ class Operations(pyfuse3.Operations):
         return directory.name if directory is not None and isinstance(directory.name, Directory) else None
 
     def _folder_attributes(self, inode: int, folder: Directory) -> pyfuse3.EntryAttributes:
-        look = self._look.of(folder.look)
+        appearance = self._appearance.of(folder.access)
         changed = self._table.changed if folder is self._files.tree.root else None
-        return attributes.directory(look, inode, look.dir_mode, changed)
+        return attributes.directory(appearance, inode, appearance.dir_mode, changed)
 
     def _shown_folder(self, folder: Directory) -> pyfuse3.EntryAttributes:
         """Of a folder that is looked up; counts as a reference to it."""
@@ -374,7 +374,7 @@ class Operations(pyfuse3.Operations):
 
     def _check_unit(self, file: File, pid: int) -> None:
         """Only some units may open it; the kernel has looked at owner and mode."""
-        if not units.allowed(pid, file.look.units):
+        if not units.allowed(pid, file.access.units):
             unit = units.of(pid) or "no unit that can be seen"
             self._causes.begin("{} may not open files for other units", unit, path=repr(file.path))
             raise pyfuse3.FUSEError(errno.EACCES)

@@ -39,15 +39,17 @@ _LOOKUP_TO_OPEN_SECONDS = 0.05
 class Resolver:
     """Joins the files, which know editions, with the inode table, which knows what the kernel was told."""
 
-    def __init__(self, editions: Editions, table: InodeTable, rotation: Rotation, look: Appearance) -> None:
+    def __init__(
+        self, editions: Editions, table: InodeTable, rotation: Rotation, appearance: Appearance
+    ) -> None:
         self._editions = editions
         self._table = table
         self._rotation = rotation
-        self._look = look
+        self._appearance = appearance
         self.waiting: Counter[str] = Counter()
         """by the file's key: look-ups that may wait for the network"""
         self.retries = Retries()
-        self._placeholder = attributes.base(look, 0, stat.S_IFREG | look.mode)
+        self._placeholder = attributes.base(appearance, 0, stat.S_IFREG | appearance.mode)
 
     async def lookup(
         self, file: File, spelling: bytes, patience: float, uid: int | None = None, thread: int = 0
@@ -172,7 +174,7 @@ class Resolver:
             edition = self._editions.fresh(file, now)
             if edition is not None and node.version == edition.id:
                 left = self._editions.left(edition, now)
-        return attributes.secret(self._look, node, self._table.content(node), entry_timeout=left), node
+        return attributes.secret(self._appearance, node, self._table.content(node), entry_timeout=left), node
 
     def listed_version(self, name: SecretName, item: VersionItem) -> tuple[pyfuse3.EntryAttributes, Node]:
         """The same for versions/NAME/VERSION. An inode that the kernel does not take is to be let go."""
@@ -183,8 +185,8 @@ class Resolver:
             created, updated = item.properties.created, item.properties.updated
             node = self._table.add(file, edition, size=None, created=created, updated=updated, pinned=True)
         if node.state is State.LISTED:
-            return attributes.base(self._look, node.inode, stat.S_IFREG | self._look.mode), node
-        return attributes.secret(self._look, node, node), node
+            return attributes.base(self._appearance, node.inode, stat.S_IFREG | self._appearance.mode), node
+        return attributes.secret(self._appearance, node, node), node
 
     def getattr(self, node: Node, pid: int) -> pyfuse3.EntryAttributes:
         """Attributes of an inode; never the network.
@@ -198,7 +200,7 @@ class Resolver:
                 self._table.show(node, current)
             else:
                 self._rotation.want_refresh(node)
-        return attributes.secret(self._look, node, self._table.content(node))
+        return attributes.secret(self._appearance, node, self._table.content(node))
 
     def current(self, file: File) -> Node | None:
         """The inode that a name stands for, as far as is known without asking anybody."""
@@ -212,10 +214,10 @@ class Resolver:
     def child_attributes(self, found: Node | InodeT) -> pyfuse3.EntryAttributes:
         """What the keeper's child is told of an inode, for the moment; 0 is none."""
         if not isinstance(found, int):
-            return attributes.secret(self._look, found, self._table.content(found))
+            return attributes.secret(self._appearance, found, self._table.content(found))
         if not found:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        passing = attributes.base(self._look, found, stat.S_IFREG | self._look.mode)
+        passing = attributes.base(self._appearance, found, stat.S_IFREG | self._appearance.mode)
         passing.attr_timeout = 1.0  # stat(2) does not ask for them again
         return passing
 
@@ -236,7 +238,7 @@ class Resolver:
                 edition.file, edition.id, size=size, created=created, updated=updated, pinned=True
             )
         self._table.looked_up(node)
-        return attributes.secret(self._look, node, node, entry_timeout=1.0)
+        return attributes.secret(self._appearance, node, node, entry_timeout=1.0)
 
     def extended(self, node: Node, base_url: str) -> dict[bytes, bytes]:
         """``user.keyvault.*`` of an inode; never the network."""
@@ -253,7 +255,7 @@ class Resolver:
             left = 0.0  # the kernel asks again each time, and remembers nothing that a rotation would have to undo
         if node.name.key in self._rotation.unannounced:
             left = 0.0  # or the child would find the new inode where it is to find the old one, or none
-        return attributes.secret(self._look, node, node, entry_timeout=left)
+        return attributes.secret(self._appearance, node, node, entry_timeout=left)
 
     def _known_node(self, edition: Edition) -> Node | None:
         node = self._table.find(edition.file, edition.id)

@@ -190,7 +190,7 @@ class Keeper:
     def _on_ready(self, process: WorkerProcess, message: Message) -> None:
         if not self.succession.serves(process):
             return
-        self.workforce.told(message.text("told", 4096))
+        self.workforce.init_answered(message.text(ipc.INIT_ANSWER, 4096))
         if self.workforce.served:
             self.sink.say(_INFO, f"worker {process.pid} has taken over")
             self.notifier.send("READY=1")

@@ -71,7 +71,7 @@ class Workforce:
         self._children = children
         self._hear = hear
         self._memory = OutOfMemory()
-        self._told = ""
+        self._init_answer = ""
         self._started = 0
         self._lean = 0
         self._last_words = "it could not be started"
@@ -80,10 +80,10 @@ class Workforce:
         self._readers = high(os.memfd_create("keyvaultfs-readers", os.MFD_CLOEXEC))
         self._init = _read_init(device)
 
-    def told(self, answer: str) -> None:
+    def init_answered(self, answer: str) -> None:
         """Keep what a worker has answered to INIT, as hex: the kernel has had one answer, whatever a later one says."""
-        if not self._told and len(bytes.fromhex(answer)) >= ipc.SHORTEST_INIT_ANSWER:
-            self._told = answer
+        if not self._init_answer and len(bytes.fromhex(answer)) >= ipc.SHORTEST_INIT_ANSWER:
+            self._init_answer = answer
 
     def given_up(self, now: float) -> str:
         """Why no more workers are started; "" while they are."""
@@ -136,7 +136,7 @@ class Workforce:
         charge = ipc.Charge(
             launch=self._launch,
             init=self._init.hex(),
-            told=self._told,
+            init_answer=self._init_answer,
             successor=self.served,
             keeper=os.getpid(),
             renames=self._renames,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keyvaultfs.transport.answer import Answer
 
 _BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
-_WORDS = {
+_REASONS = {
     403: frozenset({"AccessDenied", "ForbiddenByPolicy", "ForbiddenByRbac", "SecretDisabled"}),
     404: frozenset({"SecretNotFound"}),
 }
@@ -39,4 +39,4 @@ def is_wrong(origin: Origin, answer: Answer) -> bool:
     found = wire.error(answer.body)
     if found is None or answer.status == 421:  # RFC 9110 §15.5.20: misdirected
         return True
-    return answer.status in _WORDS and _WORDS[answer.status].isdisjoint((found.inner, found.code))
+    return answer.status in _REASONS and _REASONS[answer.status].isdisjoint((found.inner, found.code))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.errors import UsageError
 from keyvaultfs.files import names
-from keyvaultfs.files.rules import Look, Rule
+from keyvaultfs.files.rules import Access, Rule
 from keyvaultfs.files.tree import Map, Tree
 from keyvaultfs.settings import kinds
 from keyvaultfs.settings.file import Document, configuration
@@ -114,7 +114,7 @@ def tree(document: Document) -> Tree:
     if not document.sound:
         return Tree(written=True)
     return Tree(
-        [(file.path, file.recipe, file.look) for file in files],
+        [(file.path, file.recipe, file.access) for file in files],
         [one for _, one in maps],
         [rule for rule in rules if rule is not None],
         flat=not only,
@@ -127,7 +127,7 @@ class _File:
     table: _Table
     path: str
     recipe: Recipe
-    look: Look
+    access: Access
 
 
 def _tables(top: _Table, key: str) -> list[_Table]:
@@ -161,13 +161,13 @@ def _file(table: _Table) -> _File | None:
     nested = [key for key, value in table.data.items() if isinstance(value, dict) and key != "values"]
     hint = f'; a path is in quotation marks: [files."{path}/{nested[0]}"]' if nested else ""
     table.allow_only((*RECIPE_KEYS, *_OWN), hint)
-    look = _look(table)
+    access = _access(table)
     made = recipe(table)
-    return None if made is None or not table.sound else _File(table, path, made, look)
+    return None if made is None or not table.sound else _File(table, path, made, access)
 
 
-def _look(table: _Table) -> Look:
-    return Look(
+def _access(table: _Table) -> Access:
+    return Access(
         owner=table.value("owner", lambda value: kinds.USER.parse(kinds.USER.toml(value))),
         group=table.value("group", lambda value: kinds.GROUP.parse(kinds.GROUP.toml(value))),
         mode=table.value("mode", lambda value: kinds.OCTAL.parse(kinds.OCTAL.toml(value))),
@@ -181,10 +181,10 @@ def _rule(table: _Table) -> Rule | None:
     if "match" not in table.data:
         table.wrong('match is missing: a pattern over paths, such as "postgres/**"')
     patterns = table.value("match", _patterns)
-    look = _look(table)
+    access = _access(table)
     if not table.data.keys() - {"match"}:
         table.wrong("this rule sets nothing: owner, group, mode, dir_mode or units")
-    return Rule(patterns, look) if table.sound else None
+    return Rule(patterns, access) if table.sound else None
 
 
 def _map(table: _Table) -> Map | None:

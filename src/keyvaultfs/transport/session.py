@@ -135,12 +135,12 @@ class Transport:
                         url, headers, token, self._probe_limiter if probe else self._limiter
                     )
                 except BadAnswer:
-                    self._told(self.throttle.answered)
+                    self._tell_throttle(self.throttle.answered)
                     raise
                 except Unavailable as exc:
                     failure = exc
                 except trio.Cancelled:
-                    self._told(self.throttle.failed)
+                    self._tell_throttle(self.throttle.failed)
                     raise
                 pause = self._judge(answer, attempt)
             left = trio.current_effective_deadline() - trio.current_time()
@@ -184,18 +184,18 @@ class Transport:
     def _judge(self, answer: Answer | None, attempt: int) -> float | None:
         """Tell the throttle, and say after how many seconds to try again; None for never."""
         if answer is None:
-            self._told(self.throttle.failed)
+            self._tell_throttle(self.throttle.failed)
             return retry.pause(attempt, self.rng)
         wish = retry.retry_after(answer.headers, self._wall()) if answer.status in retry.TRANSIENT else None
         if answer.status == 429 or wish is not None:
-            return self._told(partial(self.throttle.throttled, retry_after=wish))
+            return self._tell_throttle(partial(self.throttle.throttled, retry_after=wish))
         if answer.status in retry.TRANSIENT:
-            self._told(self.throttle.failed)
+            self._tell_throttle(self.throttle.failed)
             return retry.pause(attempt, self.rng)
-        self._told(self.throttle.answered)
+        self._tell_throttle(self.throttle.answered)
         return None
 
-    def _told(self, what: Callable[[float], T]) -> T:
+    def _tell_throttle(self, what: Callable[[float], T]) -> T:
         """Tell the throttle of an outcome now; it may leave fewer slots, or give them back."""
         said = what(trio.current_time())
         slots = self._most if self.throttle.free else min(self._most, self.throttle.room)

@@ -132,7 +132,7 @@ class Worker:
                 self.operations,
                 ipc.DEVICE_FD,
                 init=bytes.fromhex(self.charge.init),
-                told=bytes.fromhex(self.charge.told),
+                init_answer=bytes.fromhex(self.charge.init_answer),
                 resend=self.settings.resend,
                 successor=self.charge.successor,
                 poke=self._poke,
@@ -148,7 +148,9 @@ class Worker:
             nursery.start_soon(self._watch_suspend)
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._heartbeat)
-            self.channel.send("ready", told=attached.told.hex(), notes=self.in_force.notes)
+            self.channel.send(
+                "ready", **{ipc.INIT_ANSWER: attached.init_answer.hex()}, notes=self.in_force.notes
+            )
             if not self.charge.successor:
                 nursery.start_soon(self._probe)
             elif self.tree.written:
@@ -164,7 +166,7 @@ class Worker:
         settings, chain = self.settings, self.chain
         owner, group = self.in_force.mounted_by
         self.table = InodeTable(ipc.TABLE_FD, chain.origin.base_url, self.tree)
-        look = Appearance(
+        appearance = Appearance(
             uid=owner if settings.uid is None else settings.uid,
             gid=group if settings.gid is None else settings.gid,
             mode=settings.mode,
@@ -210,11 +212,11 @@ class Worker:
             concurrency=max(1, settings.max_requests - _FOR_READERS),
         )
         self.files = Files(self.tree, self.cache, self.causes, shown, decode=settings.decode)
-        self.resolver = Resolver(self.files.editions, self.table, self.rotation, look)
+        self.resolver = Resolver(self.files.editions, self.table, self.rotation, appearance)
         kept = ipc.READERS_FD if ipc.READERS_FD in self.charge.descriptors else None
         self.readers = Readers(kept, Asker, self.table.handles.__contains__)
         self.control = Control(
-            look,
+            appearance,
             self.metrics,
             status=self.status,
             refresh=self._refresh,
@@ -230,7 +232,7 @@ class Worker:
             opener=Opener(self.files.editions, self.table, self.rotation, self.resolver),
             announcements=self.rotation.announcements,
             control=self.control,
-            look=look,
+            appearance=appearance,
             metrics=self.metrics.filesystem,
             timeout=settings.timeout,
             base_url=chain.origin.base_url,

@@ -44,7 +44,7 @@ class TakeoverError(Exception):
 class Attached:
     """What the kernel was told, and the descriptor that libfuse reads."""
 
-    told: bytes
+    init_answer: bytes
     fd: int
 
 
@@ -53,7 +53,7 @@ async def attach(
     device: int,
     *,
     init: bytes,
-    told: bytes,
+    init_answer: bytes,
     resend: bool,
     successor: bool,
     poke: Callable[[], None],
@@ -65,7 +65,7 @@ async def attach(
         operations: for `pyfuse3.init`.
         device: the FUSE device, in blocking mode.
         init: the kernel's INIT request.
-        told: the answer that the kernel was given, b"" if none.
+        init_answer: the answer that the kernel was given, b"" if none.
         resend: whether FUSE_NOTIFY_RESEND may be used where the kernel has it.
         successor: whether an earlier worker may have left requests unanswered.
         poke: has another process send one request to this mount.
@@ -89,7 +89,7 @@ async def attach(
             with trio.move_on_after(_INIT_SECONDS):
                 reply = await relay.recv(_LARGEST)
             try:
-                told = _answer(device, reply, told)
+                init_answer = _answer(device, reply, init_answer)
                 if successor and not (resend and _offers_resend(init)):
                     await _fail_lost(device, relay, poke, hurry)
             finally:
@@ -102,7 +102,7 @@ async def attach(
         relay.close()
     if successor and resend and _offers_resend(init):
         os.write(device, _OUT.pack(_OUT.size, _NOTIFY_RESEND, 0))
-    return Attached(told, fd)
+    return Attached(init_answer, fd)
 
 
 async def _serve_until_closing(ended: trio.Event) -> None:
@@ -119,19 +119,19 @@ def _offers_resend(init: bytes) -> bool:
     return bool((flags | flags2 << 32) & _HAS_RESEND)
 
 
-def _answer(device: int, reply: bytes, told: bytes) -> bytes:
+def _answer(device: int, reply: bytes, init_answer: bytes) -> bytes:
     """Give libfuse's answer to the kernel, or check it against what the kernel was told."""
     if len(reply) < _FLAGS_OFFSET + 4 or _OUT.unpack_from(reply)[1] != 0:
         raise TakeoverError("libfuse did not accept the kernel's INIT")
     answer = bytearray(reply)
     (flags,) = struct.unpack_from("<I", answer, _FLAGS_OFFSET)
     struct.pack_into("<I", answer, _FLAGS_OFFSET, flags | _PARALLEL_DIROPS)
-    if told:
-        (promised,) = struct.unpack_from("<I", told, _FLAGS_OFFSET)
+    if init_answer:
+        (promised,) = struct.unpack_from("<I", init_answer, _FLAGS_OFFSET)
         missing = promised & ~(flags | _PARALLEL_DIROPS)
         if missing:
             raise TakeoverError(f"the kernel was told of abilities that this libfuse lacks: {missing:#x}")
-        return told
+        return init_answer
     try:
         os.write(device, answer)
     except OSError as exc:
