@@ -212,7 +212,7 @@ ExecStart=/bin/sh -c 'test "$GREETING" = hello'
     machine.run("systemctl", "start", "environment.service")
     vault.clear_faults(slow)
     in_the_journal(machine, "/mnt/kv/web-env", "systemd")
-    in_the_journal(machine, "/mnt/kv/db-password", "(sd-mkdcreds)", "(credited)", "(sd-executor)")
+    in_the_journal(machine, "/mnt/kv/db-password", "(sd-mkdcreds)", "(credited)", "(sd-executor)", "(sh)")
     for name in ("web-env", "off"):
         vault.delete(name, erase=True)
     machine.poweroff()

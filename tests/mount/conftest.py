@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether this run has the slow tests too: one run of all has, and those with other packages repeat less."""
+    return "not slow" not in request.config.getoption("markexpr")
+
+
+@pytest.fixture
 def events() -> Iterator[Callable[..., Watch]]:
     """Starts watches, and ends them."""
     started: list[Watch] = []

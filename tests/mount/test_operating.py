@@ -144,6 +144,7 @@ def test_metrics_that_cannot_be_written_are_one_line_and_what_was_there_stays(
         run("umount", tmp_path / "small")
 
 
+@pytest.mark.slow
 def test_a_mount_that_hangs_or_is_none_or_is_dead_is_one_line(
     vault: VaultProcess, mount: Mounter, tmp_path: Path
 ) -> None:
