@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keyvaultfs.fence import Fence, parse
-from tests.support.mount import ROOT
+from tests.support.mount import KEYVAULTFS, ROOT, environment
+
+if TYPE_CHECKING:
+    from tests.support.vault import VaultProcess
 
 STORY = """
 set -e
@@ -49,6 +53,38 @@ def test_what_flushes_the_rules_takes_the_fence_away_for_no_longer_than_to_the_n
         (Fence.IN_FORCE, 3),
         None,
     ]
+
+
+LOOKS = """
+set -e
+url=$1 where=$2 options=$3; shift 3
+mount -t tmpfs none /run
+mkdir /run/keyvaultfs
+"$@" mount "$url" "$where" -o "$options" 2>&1
+now=$(cut -d" " -f1 /proc/uptime)
+for line in "" "in-force $now 0" "lost $now 3" "in-force 999999999 0"; do
+    rm -f /run/keyvaultfs/imds-fence
+    [ -z "$line" ] || echo "$line" > /run/keyvaultfs/imds-fence
+    "$@" status "$where" | grep ^fence
+    grep '^keyvaultfs_imds_fence.* 1$' "$where/.keyvaultfs/metrics"
+    "$@" check "$url" -o "$options" --json 2>/dev/null | grep -E 'FenceLost|NoFence|fenced off'
+done
+umount "$where"
+"""
+
+
+def test_status_metrics_and_check_say_whether_it_is_in_force(vault: VaultProcess, tmp_path: Path) -> None:
+    vault.set("pw", "x")
+    shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", LOOKS, "sh"]
+    words = [*shell, vault.url, str(tmp_path), vault.mount_options(), *KEYVAULTFS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if not line.startswith("keyvaultfs: ")]
+    states = [("every user of this", "absent", "NoFence"), ("cannot reach", "in-force", "fenced off")]
+    states += [("NOT IN FORCE", "lost", "FenceLost")] * 2
+    assert len(said) == 12, said
+    for line, word in zip(said, (word for state in states for word in state), strict=True):
+        assert word in line
 
 
 def test_units_and_wheel_name_the_same_files() -> None:
