@@ -123,6 +123,42 @@ def test_each_rotation_of_a_name_that_nobody_reads_any_more_is_heard(
     assert (kv / "pw").read_text() == "5"
 
 
+def test_a_listed_secret_that_is_refused_is_heard_of_once_since_the_folder_still_shows_it(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
+) -> None:
+    vault.set("pw", "1")
+    kv = mount("ttl=1", "list_ttl=1", "negative_ttl=1")
+    assert os.listdir(kv.where) == ["pw"]
+    assert (kv / "pw").read_text() == "1"
+    folder = events(kv.where)
+    refused = vault.fault(op="get", name="pw", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
+
+    def lists_again() -> None:
+        vault.reset_requests()
+        wait_until(lambda: len(vault.requests("list")) >= 2, "two listings")
+        assert os.listdir(kv.where) == ["pw"]
+
+    for _ in range(2):
+        run("cat", kv / ".keyvaultfs/refresh")  # a listing alone says that nothing has changed
+        wait_until(lambda: not readable(kv / "pw"), "the refusal")
+        lists_again()
+    assert folder.lines() == ["MOVED_TO pw"]
+    vault.clear_faults(refused)
+    kv.wait_for("pw", "1")
+    folder.wait("MOVED_TO pw", 2)
+    lists_again()
+    assert folder.lines() == ["MOVED_TO pw"] * 2
+
+
+def readable(path: Path) -> bool:
+    """Whether it can be read, by root too."""
+    try:
+        path.read_bytes()
+    except PermissionError:
+        return False
+    return True
+
+
 def kill_one(kv: Mount, *, worker: bool) -> None:
     """The worker, until there is a new one; or the child that renames, if there is one."""
     child = None if worker else child_of(kv)

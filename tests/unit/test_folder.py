@@ -85,6 +85,24 @@ def test_what_a_listing_announced_is_not_announced_again_by_the_look_up_that_fin
     assert watched.news() == set()
 
 
+def test_a_name_that_is_refused_is_heard_of_once_as_one_that_has_changed(watched: Watched) -> None:
+    """Whoever lists the folder goes on seeing it."""
+    pw = TREE.file("pw")
+    watched.listed(pw=1)
+    watched.folder.seen(pw, ONE, 1)
+    assert watched.news() == set()
+    watched.folder.refused(pw, replaces=True)
+    assert watched.table.dirents.by_key["pw"].shown
+    assert watched.news() == {"pw"}
+    watched.folder.refused(pw, replaces=False)
+    watched.listed(pw=1)
+    assert watched.news() == set()
+    watched.folder.seen(pw, ONE, 1)
+    assert watched.news() == {"pw"}
+    watched.folder.refused(TREE.file("made-up"), replaces=False)
+    assert watched.news() == set()
+
+
 def test_metadata_that_alone_have_changed_are_no_news_when_that_is_found_in_time(watched: Watched) -> None:
     pw = TREE.file("pw")
     watched.folder.seen(pw, ONE, 1)

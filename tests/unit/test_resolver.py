@@ -76,6 +76,7 @@ class Parts:
         self.asked: list[tuple[str, str]] = []
         self.child: Callable[[str, str, str], None] = lambda *_: None
         self.renames = False
+        self.heard = 0
         self.cache = new_cache(
             self.vault,
             Limits(ttl=10, list_ttl=10, negative_ttl=1, max_stale=100, max_cache=1 << 20, timeout=5),
@@ -180,7 +181,7 @@ async def test_a_notification_that_waits_for_a_directory_holds_up_no_inodes_attr
     nursery.start_soon(parts.rotation.run)
     done = parts.rotation.supersede(first)
     with trio.fail_after(10):
-        assert await parts.rotation.ask_again(first)
+        assert await parts.rotation.bound.ask_again(first)
     assert not done.is_set()
 
 
@@ -300,7 +301,7 @@ async def test_after_a_take_over_a_look_ups_open_is_served_whatever_passes_on(
 
 
 async def test_an_inode_that_was_given_a_moment_ago_is_not_taken_for_one_that_was_let_go(
-    parts: Parts, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    parts: Parts, nursery: trio.Nursery
 ) -> None:
     """The kernel has it when the look-up's caller runs again, which may take a while; until then it says ENOENT."""
     parts.vault.put("pw", "one")
@@ -315,11 +316,10 @@ async def test_an_inode_that_was_given_a_moment_ago_is_not_taken_for_one_that_wa
     assert parts.table.handle(opened[0].fh) is opened[0]
     assert await parts.opener.read(opened[0], 0, 99) == b"one"
     parts.opener.release(opened[0].fh)
-    autojump_clock.jump(20)
     await parts.rotate("two")
     later = parts.table.nodes[await parts.lookup()]
     parts.kernel.lacks.add(later.inode)
-    autojump_clock.jump(20)
+    later.given -= 20
     await parts.rotation.supersede(later, "e" * 32).wait()
     assert later.inode not in parts.table.nodes
 
@@ -388,6 +388,27 @@ async def test_a_lookup_gets_the_new_inode_when_the_helped_one_is_let_go(
     assert (await parts.lookup()) != old.inode
 
 
+async def test_a_child_that_dies_before_it_has_helped_is_followed_by_another(
+    parts: Parts, nursery: trio.Nursery
+) -> None:
+    parts.vault.put("pw", "one")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("two")
+    parts.kernel.absent = True
+
+    def child(token: str, do: str, name: str) -> None:
+        assert (do, name) == ("look", "pw")
+        parts.kernel.absent = len(parts.asked) == 1
+        parts.rotation.announcements.ended(token, errno.ECHILD if parts.kernel.absent else 0)
+
+    parts.child = child
+    nursery.start_soon(parts.rotation.run)
+    with trio.fail_after(10):
+        await parts.rotation.supersede(old).wait()
+    assert [inode for _, inode in parts.kernel.entries] == [old.inode] * 3
+    assert not parts.kernel.absent
+
+
 async def test_attributes_that_were_made_once_are_made_anew_when_the_inode_changes(
     parts: Parts, nursery: trio.Nursery
 ) -> None:
@@ -428,3 +449,159 @@ async def test_files_of_doubt_show_what_their_inode_shows(parts: Parts, nursery:
     assert doubtful is not None
     assert await parts.opener.read(doubtful, 0, 99) == await parts.opener.read(other, 0, 99)
     assert old.state is not State.CURRENT
+
+
+class Child:
+    """The keeper's child, a step at a time: what it looks up, and what it then does."""
+
+    def __init__(self, parts: Parts, token: str, pid: int = 77) -> None:
+        self._parts = parts
+        self.made_up = b"." + token.encode()
+        self.token = token
+        self._pid = pid
+
+    def looks_up(self) -> bool:
+        """The made-up name and the old one, as rename(2) does; whether it finds what it is to rename."""
+        announcements = self._parts.rotation.announcements
+        ours, found = announcements.look_up(1, self.made_up, self._pid)
+        assert ours
+        if found:
+            announcements.look_up(1, b"pw", self._pid)
+        return bool(found)
+
+    def renames(self) -> None:
+        """It is answered with success: the kernel tells watchers."""
+        assert self._parts.rotation.announcements.rename(1, self.made_up, b"pw")
+        self._parts.heard += 1
+
+    def says(self, code: int) -> None:
+        """How it ended."""
+        self._parts.rotation.announcements.ended(self.token, code)
+
+
+@pytest.fixture
+async def renaming(parts: Parts) -> Parts:
+    """One that announces by rename: of a name that the kernel has."""
+    parts.renames = True
+    parts.build()
+    parts.vault.put("pw", "one")
+    await parts.lookup()
+    return parts
+
+
+async def begin(parts: Parts, nursery: trio.Nursery) -> Child:
+    """Have the keeper asked for what is pending."""
+    nursery.start_soon(parts.rotation.run)
+    return await asked_again(parts)
+
+
+async def asked_again(parts: Parts) -> Child:
+    """The child of the next time that the keeper is asked."""
+    children: list[Child] = []
+    asked = trio.Event()
+
+    def child(token: str, do: str, name: str) -> None:
+        assert (do, name) == ("rename", "pw")
+        children.append(Child(parts, token))
+        asked.set()
+
+    parts.child = child
+    with trio.fail_after(10):
+        await asked.wait()
+    return children[0]
+
+
+async def all_is_told(parts: Parts) -> None:
+    with trio.fail_after(10):
+        while parts.rotation.unannounced:  # noqa: ASYNC110 - a thread asks the kernel meanwhile
+            await trio.sleep(0.01)
+
+
+async def test_a_rename_that_a_dead_worker_began_is_heard_once(
+    renaming: Parts, nursery: trio.Nursery
+) -> None:
+    """The dead one answered the look-ups; the rename was sent again to the next one."""
+    parts = renaming
+    await parts.rotate("two")
+    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    async with trio.open_nursery() as first:
+        child = await begin(parts, first)
+        assert child.looks_up()
+        first.cancel_scope.cancel()
+    parts.build()
+    child.renames()
+    assert not parts.table.dirents.by_key["pw"].pending
+    again = await begin(parts, nursery)
+    assert again.token == child.token  # the keeper knows that it is done
+    again.says(0)
+    await all_is_told(parts)
+    assert parts.heard == 1
+
+
+async def test_a_rename_whose_child_died_unheard_is_not_done_again(
+    renaming: Parts, nursery: trio.Nursery
+) -> None:
+    """Worker and child were killed between the rename and the child's word of it."""
+    parts = renaming
+    await parts.rotate("two")
+    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    async with trio.open_nursery() as first:
+        child = await begin(parts, first)
+        assert child.looks_up()
+        child.renames()
+        first.cancel_scope.cancel()
+    parts.build()
+    other = await begin(parts, nursery)
+    assert not other.looks_up()
+    other.says(errno.ENOENT)
+    await all_is_told(parts)
+    assert not parts.table.dirents.by_key["pw"].token
+    assert parts.heard == 1
+
+
+async def test_a_rename_that_a_take_over_undid_is_done_again(renaming: Parts, nursery: trio.Nursery) -> None:
+    """Where the kernel cannot send a request again it ends with ESTALE, though a dead worker had noted its answer."""
+    parts = renaming
+    await parts.rotate("two")
+    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    async with trio.open_nursery() as first:
+        child = await begin(parts, first)
+        assert child.looks_up()
+        assert parts.rotation.announcements.rename(1, child.made_up, b"pw")
+        first.cancel_scope.cancel()
+    parts.build()
+    (await begin(parts, nursery)).says(errno.ESTALE)
+    other = await asked_again(parts)
+    assert other.token == child.token
+    assert other.looks_up()
+    other.renames()
+    other.says(0)
+    await all_is_told(parts)
+    assert parts.heard == 1
+
+
+async def test_a_version_that_is_found_while_its_change_is_announced_is_no_news(
+    renaming: Parts, nursery: trio.Nursery
+) -> None:
+    """A listing told of the change and not of the version; a look-up finds it just before the rename."""
+    parts = renaming
+    parts.rotation.folder.changed(PW, 2)
+    child = await begin(parts, nursery)
+    assert child.looks_up()
+    parts.rotation.folder.seen(PW, NEW, 2)
+    child.renames()
+    assert not parts.table.dirents.by_key["pw"].pending
+    child.says(0)
+    await all_is_told(parts)
+
+
+async def test_a_version_that_follows_while_the_one_before_is_announced_is_news(
+    renaming: Parts, nursery: trio.Nursery
+) -> None:
+    parts = renaming
+    parts.rotation.folder.changed(PW, 2)
+    child = await begin(parts, nursery)
+    assert child.looks_up()
+    parts.rotation.folder.changed(PW, 3)
+    child.renames()
+    assert parts.table.dirents.by_key["pw"].pending

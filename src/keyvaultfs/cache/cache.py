@@ -231,6 +231,10 @@ class Cache:
         """As `value`, and None where that would wait."""
         return self.store.get(name, version)
 
+    def is_disabled(self, name: SecretName) -> bool:
+        """Whether the vault's last word on it was that it is switched off."""
+        return self._known.is_disabled(name)
+
     async def versions(self, name: SecretName) -> tuple[VersionItem, ...]:
         """All versions of a secret, asked of the vault each time."""
         if not self._matches(name):

@@ -69,6 +69,11 @@ class Known:
         record = self.records.get(name.key)
         return record is not None and isinstance(record.verdict, Refused)
 
+    def is_disabled(self, name: SecretName) -> bool:
+        """Whether the vault's last word on it was that it is switched off."""
+        record = self.records.get(name.key)
+        return record is not None and isinstance(record.verdict, Disabled)
+
     def is_over(self, record: Record, now: float) -> bool:
         """Whether nothing is known any more that could be of use: neither a version, nor an absence, nor a refusal.
 

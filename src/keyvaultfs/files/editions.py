@@ -105,6 +105,10 @@ class Editions:
         expires = max(self._cache.refused(source.name).expires for source in file.recipe.sources)
         return Edition(file, UNREADABLE, (), None, None, now, max(now, expires), stale=False)
 
+    def is_disabled(self, file: File) -> bool:
+        """Whether one of its secrets is switched off in the vault, and so in no listing."""
+        return any(self._cache.is_disabled(source.name) for source in file.recipe.sources)
+
     def listed(self, file: File, properties: Properties) -> str:
         """The edition that a listing of a secret's versions shows, of a file that is one version."""
         return id_of_version(file, properties, decode=self._decode)

@@ -45,7 +45,6 @@ class Announcement:
         old: the inode that loses the name; None where the kernel was given none.
         new: the one that gets it; None where nobody has looked for it yet, or there is none.
         number: of what stands in the place of `new`.
-        version: what the name stood for when the child was given `new`.
         pid: the child, once it has come.
         answered: the kernel has had the answer to its RENAME or UNLINK.
         code: the errno of the child.
@@ -59,7 +58,6 @@ class Announcement:
     old: Node | None = None
     new: Node | None = None
     number: int = 0
-    version: str | None = None
     pid: int = NOBODY
     answered: bool = False
     code: int | None = None
@@ -105,9 +103,10 @@ class Announcements:
         token = os.urandom(8) if dirent is None or not dirent.token else dirent.token
         one = Announcement(do, token, dirent, inode)
         if dirent is not None:
-            one.answered, one.resumed = dirent.answered, bool(dirent.token)
+            one.resumed = bool(dirent.token)
+            one.answered = dirent.answered and one.resumed
         if dirent is not None and do is not Do.LOOK:
-            dirent.token = token
+            dirent.token, dirent.answered = token, one.answered
             self._table.dirents.note(dirent)
         self._under_way[one.made_up] = one
         return one
@@ -185,13 +184,17 @@ class Announcements:
         dirent = one.dirent
         if dirent is None:
             return self._passing(one)
+        if one.answered and one.do is not Do.LOOK:
+            # It is done, and a child that did not live to say so did it: done twice, it would be heard twice.
+            return 0
         if dirent.told or one.do is Do.LOOK:
             # A look-up that could not wait was answered with the new one before this is announced.
             key = dirent.name.key
             one.old = self._table.loser(key) or self._table.told.get(key)
             if one.old is not None and one.do is not Do.LOOK:
                 self._table.supersede(one.old)
-        one.version = dirent.version
+        dirent.given, dirent.given_updated = dirent.version, dirent.updated
+        self._table.dirents.note(dirent)
         if one.do is Do.RENAME:
             new = self._current(dirent.name)
             if new is not None and new is not one.old and new.version == dirent.version:
@@ -225,7 +228,7 @@ class Announcements:
         else:
             dirent.told = True
             # If the name has passed on once more since the child was given the new inode, that is announced next.
-            dirent.changed = dirent.changed and dirent.version != one.version
+            dirent.changed = dirent.changed and not dirent.is_as_given()
             dirent.changed = dirent.changed or self._table.loser(key) is not None
             if one.new is not None and self._table.has(one.new):
                 self._table.give_name(one.new, dirent.name.raw)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyvaultfs.model import UNREADABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -69,6 +71,17 @@ class Folder:
             dirent.before = dirent.version
         dirent.changed, dirent.version, dirent.updated = True, None, updated
         self._noted(dirent, was)
+
+    def refused(self, name: File, *, replaces: bool) -> None:
+        """A name is there, and what it stands for is not given to us. Nobody hears of one that he has not heard of.
+
+        Args:
+            replaces: as of `seen`.
+        """
+        dirent = self._table.dirents.by_key.get(name.key)
+        if name.key in self._table.told or (dirent is not None and dirent.shown):
+            updated = None if dirent is None else dirent.updated
+            self.seen(name, UNREADABLE, updated, replaces=replaces)
 
     def gone(self, name: File) -> None:
         """There is no such name, or it is shown no more."""

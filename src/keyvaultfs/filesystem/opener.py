@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
+from keyvaultfs.filesystem.bound import BOUNDED_SECONDS
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.retries import Came
-from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.model import UNREADABLE
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Opener:
             return
         self._switching[node.inode] = done = trio.Event()
         try:
-            if not await self._rotation.ask_again(node) or await self._rotation.refresh(node):
+            if not await self._rotation.bound.ask_again(node) or await self._rotation.bound.refresh(node):
                 return
             if self._table.has(node) and not self._table.is_open(node):
                 self._table.show(node, current)  # no child can do it here, as in a mount of a user's
@@ -156,7 +156,7 @@ class Opener:
         self._values.pop(fh, None)
         handle = self._table.release(fh)
         if handle is not None and handle.node.state is not _CURRENT and handle.node.superseded:
-            self._rotation.want_refresh(handle.node)
+            self._rotation.bound.want(handle.node)
 
     def _opened(self, node: Node) -> Handle:
         handle = self._table.open(node)

@@ -15,10 +15,10 @@ import trio
 from keyvaultfs.files import units
 from keyvaultfs.files.tree import Directory
 from keyvaultfs.filesystem import attributes, control, names
+from keyvaultfs.filesystem.bound import BOUNDED_SECONDS
 from keyvaultfs.filesystem.directory import Lines, OpenDirectory
 from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
 from keyvaultfs.filesystem.requests import SystemdPatience, open_request, release_request, request
-from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

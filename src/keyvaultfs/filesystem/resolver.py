@@ -14,9 +14,9 @@ import trio
 from keyvaultfs.errors import NotFound, NotYetKnown, Refused
 from keyvaultfs.files.tree import of_version
 from keyvaultfs.filesystem import attributes
+from keyvaultfs.filesystem.bound import BOUNDED_SECONDS
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.retries import Retries
-from keyvaultfs.filesystem.rotation import BOUNDED_SECONDS
 from keyvaultfs.model import UNREADABLE, VERSION_PATTERN
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Resolver:
         told = self._table.told.get(file.key)
         if told is None or told is node:
             return False
-        if node is None or node.version == UNREADABLE:
+        if node is None:
             done = self._rotation.supersede(told)
         else:
             done = self._rotation.supersede(told, node.version, node.updated)
@@ -194,18 +194,22 @@ class Resolver:
         One that lost its name is bound elsewhere, and switches to the name's current edition when the kernel fetches
         its attributes through the keeper's child: only then is the size that an OPEN goes with sure to have arrived.
         """
-        if node.superseded and self._rotation.is_behind(node):
+        if node.superseded and self._rotation.bound.is_behind(node):
             current = self.current(node.name)
             if current is not None and self._rotation.announcements.refreshes(node.inode, pid):
                 self._table.show(node, current)
             else:
-                self._rotation.want_refresh(node)
+                self._rotation.bound.want(node)
         return attributes.secret(self._appearance, node, self._table.content(node))
 
     def current(self, file: File) -> Node | None:
         """The inode that a name stands for, as far as is known without asking anybody."""
         edition = self._editions.peek(file)
         return None if edition is None else self._known_node(edition)
+
+    def is_hidden(self, name: File) -> bool:
+        """Whether a name that cannot be read is not listed either, as one that is disabled."""
+        return not name.named and self._editions.is_disabled(name)
 
     def hanging(self) -> int:
         """How many names are looked up that may wait for the network."""

@@ -331,12 +331,12 @@ class Worker:
         return _SHORT_LISTING + 1 if self.settings.announce == "auto" and short else 0
 
     def _let_go(self, name: SecretName) -> None:
-        self.rotation.forget_entries(self.table.entries(file.key for file in self.files.of(name)))
+        self.rotation.forgetting.entries(self.table.entries(file.key for file in self.files.of(name)))
 
     def _refresh(self) -> dict[str, int]:
         dropped = self.cache.forget()
         self.files.editions.forget()
-        self.rotation.forget_entries(self.table.entries())
+        self.rotation.forgetting.entries(self.table.entries())
         return dropped
 
     async def _listen(self) -> None:
@@ -402,7 +402,7 @@ class Worker:
                 LOG.info("the machine was suspended for %.0f s: everything is checked again", now - gap)
                 self.cache.expire()
                 self.chain.renew()
-                self.rotation.forget_entries(self.table.entries())
+                self.rotation.forgetting.entries(self.table.entries())
             gap = now
 
     async def _probe(self) -> None:

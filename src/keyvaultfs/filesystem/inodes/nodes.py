@@ -99,6 +99,8 @@ class Dirent:
         token: of the announcement that is on its way, which a successor goes on with; b"" if there is none.
         answered: whether the kernel has had the answer to its RENAME or UNLINK.
         before: the version that a listing has shown to be no longer current, in case that it is after all.
+        given: what `version` was when the child that announces was given the new inode.
+        given_updated: the same of `updated`.
     """
 
     inode: InodeT
@@ -113,11 +115,19 @@ class Dirent:
     token: bytes = b""
     answered: bool = False
     before: str | None = None
+    given: str | None = None
+    given_updated: int | None = None
 
     @property
     def pending(self) -> bool:
         """Whether watchers are yet to be told something."""
         return self.shown != self.told or (self.shown and self.changed)
+
+    def is_as_given(self) -> bool:
+        """Whether the name stands for what the child was given: a version that was found meanwhile is no news."""
+        if self.given is None:
+            return self.updated == self.given_updated
+        return self.version == self.given
 
 
 @dataclass(slots=True, eq=False)

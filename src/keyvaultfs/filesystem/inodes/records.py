@@ -36,8 +36,8 @@ _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")
 _HANDLE_BODY = struct.Struct("<Bxxxxxx QQQ")  # the same without the kind
-# kind, flags, length of name, lookups; inode, updated; version, token; name
-_DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s")
+# kind, flags, length of name, lookups; inode, updated; version, token; name; version and updated as given to the child
+_DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s 16sq")
 # kind, length of name, lookups; inode; name
 _DIRECTORY = struct.Struct("<BxxBI Q 127s")
 # kind, which part, of how many, length; digest of the whole; the part
@@ -136,6 +136,8 @@ def pack_dirent(dirent: Dirent, length: int, name: bytes) -> bytes:
         bytes.fromhex(dirent.version or "") or _NO_VERSION,
         dirent.token or _NO_TOKEN,
         name,
+        bytes.fromhex(dirent.given or "") or _NO_VERSION,
+        _packed_time(dirent.given_updated),
     )
 
 
@@ -227,19 +229,23 @@ class Reader:
         )
 
     def _dirent(self, slot: int, record: bytes) -> Dirent:
-        _, flags, length, lookups, inode, updated, version, token, name = _DIRENT.unpack_from(record)
+        _, flags, length, lookups, inode, updated, version, token, name, given, given_updated = (
+            _DIRENT.unpack_from(record)
+        )
         return Dirent(
             inode,
             self._tree.file(self._path(name, length)),
             slot,
             lookups,
             _time(updated),
-            None if version == _NO_VERSION else version.hex(),
+            _version(version),
             bool(flags & _SHOWN),
             bool(flags & _TOLD),
             bool(flags & _CHANGED),
             b"" if token == _NO_TOKEN else token,
             bool(flags & _ANSWERED),
+            given=_version(given),
+            given_updated=_time(given_updated),
         )
 
     def _directory(self, slot: int, record: bytes) -> Directory:
@@ -247,6 +253,10 @@ class Reader:
         path = self._path(name, length)
         owner = self._tree.directory(path[:-1]) if path.endswith("/") else SecretName(path)
         return Directory(cast("InodeT", inode), owner, slot, lookups)
+
+
+def _version(packed: bytes) -> str | None:
+    return None if packed == _NO_VERSION else packed.hex()
 
 
 def _packed_time(seconds: int | None) -> int:

@@ -1,0 +1,93 @@
+"""Inodes that lost their names and are held all the same, as by a bind mount: they come to show what the name shows."""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+
+from keyvaultfs.filesystem.announcements import Announcements, Do
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyvaultfs.files.tree import File
+    from keyvaultfs.filesystem.inodes.nodes import Node
+    from keyvaultfs.filesystem.inodes.table import InodeTable
+    from keyvaultfs.filesystem.notifications import Notifications
+
+BOUNDED_SECONDS = 0.3
+"""How long a request of the kernel waits for what the kernel is told."""
+
+_LET_GO_SECONDS = 0.1
+
+
+class Bound:
+    """Has the kernel fetch their attributes anew, so that it has the size before anybody opens them.
+
+    Args:
+        current: the inode that a name stands for, as far as is known without asking anybody.
+        refreshes: whether the keeper can have an inode's attributes fetched by its handle.
+    """
+
+    def __init__(
+        self,
+        table: InodeTable,
+        notifications: Notifications,
+        announcements: Announcements,
+        *,
+        current: Callable[[File], Node | None],
+        refreshes: bool,
+    ) -> None:
+        self._table = table
+        self._notifications = notifications
+        self._announcements = announcements
+        self._current = current
+        self._refreshes = refreshes
+        self._stale: OrderedDict[int, None] = OrderedDict()
+        self._stirred = trio.Event()
+
+    def is_behind(self, node: Node) -> bool:
+        """Whether an inode that lost its name shows other bytes than the name, and nobody has it open."""
+        current = self._current(node.name)
+        return (
+            current is not None and self._table.content(node) is not current and not self._table.is_open(node)
+        )
+
+    def want(self, node: Node) -> None:
+        """An inode that lost its name may be bound elsewhere: it is to show the new bytes when nobody has it open."""
+        if self._refreshes and node.superseded and not node.handles:
+            self._stale[node.inode] = None
+            self._stirred.set()
+
+    async def ask_again(self, node: Node) -> bool:
+        """Have the kernel ask for an inode's attributes the next time that somebody wants them; whether it will."""
+        with trio.move_on_after(BOUNDED_SECONDS):
+            return await self._notifications.attributes(node.inode) == 0
+        return False
+
+    async def refresh(self, node: Node) -> bool:
+        """Have another process want them now, so that the kernel has the size before any OPEN; whether it has."""
+        if not self._refreshes:
+            return False
+        one = self._announcements.begin(Do.REFRESH, inode=node.inode)
+        code = await self._announcements.carry_out(one)
+        if code in {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP}:
+            self._refreshes = False
+        return code == 0
+
+    async def run(self) -> None:
+        """Refresh those that are wanted. Runs until cancelled."""
+        while True:
+            self._stirred = trio.Event()
+            await self._stirred.wait()
+            await trio.sleep(_LET_GO_SECONDS)  # most are not bound, and are forgotten at once
+            while self._stale:
+                node = self._table.nodes.get(self._stale.popitem(last=False)[0])
+                behind = node is not None and node.superseded and self.is_behind(node)
+                if node is not None and behind and await self.ask_again(node):
+                    # Nobody has it open and the kernel holds it still: no watch does that when it has heard its event.
+                    node.bound = True
+                    await self.refresh(node)
