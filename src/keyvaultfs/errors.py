@@ -19,9 +19,13 @@ class KeyVaultFSError(Exception):
 
     def __init__(self, cause: str = "", hint: str = "") -> None:
         hint = hint or causes.find(cause).sentence
-        super().__init__(f"{cause}: {hint}" if cause and hint else cause or hint)
+        self._text = f"{cause}: {hint}" if cause and hint else cause or hint
+        super().__init__(self._text)
         self.cause = cause or type(self).__name__
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self._text  # `copy` makes one anew of the text alone, and then gives it these attributes
 
 
 class NotFound(KeyVaultFSError):

@@ -213,6 +213,48 @@ def test_status_says_problems_first_and_all_in_words(
     assert json.loads(keyvaultfs("status", kv.where, "--json").stdout)["vault"] == vault.url
 
 
+def test_a_cure_can_be_pasted_and_stands_there_once(vault: VaultProcess, mount: Mounter) -> None:
+    vault.set("pw", "x")
+    kv = mount("timeout=2", "negative_ttl=1")
+    denied = vault.fault(op=["list", "get", "version"], deny="rbac")
+    with contextlib.suppress(OSError):
+        (kv / "pw").read_text()
+    cure = json.loads(keyvaultfs("status", "--json", kv.where).stdout)["problems"][0]["cure"]
+    assert "--assignee-object-id b2c1b2f0-0000-4000-8000-000000000001 " in cure, "whose token it is"
+    vault.clear_faults(denied)
+    vault.turn(identities=[])
+    kv = mount("timeout=2")
+    kv.says(
+        "the vault cannot be read yet: Identity-invalid_request: the machine has no such managed identity"
+    )
+    (line,) = (line for line in kv.log().splitlines() if "cannot be read yet" in line)
+    assert line.count("the machine has no such managed identity") == 1
+    with contextlib.suppress(OSError):
+        (kv / "pw").read_text()
+    lines = keyvaultfs("status", kv.where).stdout.splitlines()
+    assert lines[2] == "2 problems:"
+    assert lines[3].startswith("  FAIL  no token from the identity endpoint: the machine has no such managed")
+    assert lines[4].strip().startswith("az vm identity assign")
+    assert lines[5].startswith("  FAIL  vault unreachable: without a token it is not asked (for ")
+    assert not lines[6], "no second cure"
+
+
+def test_what_a_dead_vault_was_in_trouble_for_stays_what_is_told(vault: VaultProcess, mount: Mounter) -> None:
+    kv = mount("timeout=2", "https_proxy=http://127.0.0.1:1")
+    kv.says("the vault cannot be read yet")
+
+    def not_asked_any_more() -> bool:
+        with contextlib.suppress(OSError):
+            (kv / f"pw-{time.monotonic_ns()}").read_text()
+        return bool(kv.metric("circuit_open"))
+
+    wait_until(not_asked_any_more, "the vault to count as dead")
+    with contextlib.suppress(OSError):
+        (kv / "pw").read_text()
+    (problem,) = kv.status()["problems"]
+    assert problem["code"] == "ConnectionRefusedError", problem
+
+
 def test_status_says_of_each_broken_file_why(vault: VaultProcess, mount: Mounter, tmp_path: Path) -> None:
     vault.set("db", "{")
     vault.set("tls", "canary-5521")

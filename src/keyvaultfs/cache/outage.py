@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _UNREACHABLE = "vault unreachable"
 _NO_ANSWER = "no good answer for {}"
 _REFUSED = "vault refuses {}"
+_FOLLOWS = {"CircuitOpen"}
 
 
 class Outage:
@@ -31,8 +32,10 @@ class Outage:
         if isinstance(exc, BadAnswer) or self.last_answer >= sent:
             self._causes.begin(_NO_ANSWER, what, **facts(exc))
             return
+        # That it is not even asked follows from what it was in trouble for: that stays what is told of it.
+        told = {} if self._on and getattr(exc, "cause", "") in _FOLLOWS else facts(exc)
         self._on = True
-        self._causes.begin(_UNREACHABLE, **facts(exc))
+        self._causes.begin(_UNREACHABLE, **told)
 
     def refused(self, what: str, exc: Exception, now: float) -> None:
         """The vault answered no."""

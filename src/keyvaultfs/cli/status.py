@@ -56,6 +56,7 @@ def for_people(facts: dict[str, Any], now: float) -> str:
 def _problems(met: list[dict[str, Any]], broken: list[dict[str, Any]]) -> list[str]:
     # Those that speak of files that cannot be made name the first few of them, and not why.
     problems = [one for one in met if not (broken and one["sentence"].startswith("file "))]
+    problems = _of_the_token(problems)
     problems += map(_broken, broken[:_MOST_BROKEN])
     if len(broken) > _MOST_BROKEN:
         more = f"and {count(len(broken) - _MOST_BROKEN, 'file')} more, which status --json names"
@@ -63,7 +64,7 @@ def _problems(met: list[dict[str, Any]], broken: list[dict[str, Any]]) -> list[s
     if not problems:
         return ["no problems", ""]
     lines = [f"{count(len(problems), 'problem')}:"]
-    for one in sorted(problems, key=lambda one: (one["severity"] != "FAIL", one["seconds"])):
+    for one in sorted(problems, key=lambda one: (one["severity"] != "FAIL", not one["cure"], one["seconds"])):
         times = f", met {count(one['times'], 'time')}" if one["times"] > 1 else ""
         lines.append(
             f"  {one['severity']:<4}  {line(one['sentence'])} (for {duration(one['seconds'])}{times})"
@@ -71,6 +72,18 @@ def _problems(met: list[dict[str, Any]], broken: list[dict[str, Any]]) -> list[s
         if one["cure"]:
             lines.append(f"        {line(one['cure'])}")
     return [*lines, ""]
+
+
+def _of_the_token(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """That the vault is out of reach without a token is no second problem with a cure of its own."""
+    if not any(one["sentence"].startswith("no token ") for one in problems):
+        return problems
+    return [
+        one | {"sentence": "vault unreachable: without a token it is not asked", "cure": ""}
+        if one["sentence"].startswith("vault unreachable")
+        else one
+        for one in problems
+    ]
 
 
 def _broken(file: dict[str, Any]) -> dict[str, Any]:

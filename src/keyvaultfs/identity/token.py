@@ -103,6 +103,11 @@ class SharedToken:
         self._settled = trio.Event()
         self._same_until = -math.inf
 
+    @property
+    def last(self) -> AccessToken | None:
+        """The last one that was got, whether it still holds or not."""
+        return self._token
+
     async def current(self) -> AccessToken:
         """A token that has not ended; waits for one within the caller's deadline.
 

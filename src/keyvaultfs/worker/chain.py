@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.identity import kinds
+from keyvaultfs.identity import claims, kinds
 from keyvaultfs.identity.token import SharedToken
 from keyvaultfs.keyvault import door
 from keyvaultfs.keyvault.client import KeyVaultClient
@@ -43,6 +43,7 @@ class Chain:
     throttle: Throttle
     timeout: float
     transports: tuple[Transport, ...]
+    endpoint: str = ""
 
     @classmethod
     def build(cls, vault: str, settings: Settings, metrics: Metrics, causes: Causes) -> Chain:
@@ -76,7 +77,8 @@ class Chain:
             attempt_seconds=settings.timeout,
         )
         client = KeyVaultClient(transport, origin, token, api_version=settings.api_version, wall=time.time)
-        return cls(origin, client, token, throttle, settings.timeout, (transport, to_identity))
+        endpoint = settings.imds_endpoint or kinds.KINDS[settings.auth].endpoint
+        return cls(origin, client, token, throttle, settings.timeout, (transport, to_identity), endpoint)
 
     async def run(self) -> None:
         """Renew the token, see whether a dead vault is back, let idle connections go. Runs until cancelled."""
@@ -90,6 +92,21 @@ class Chain:
         for transport in self.transports:
             transport.distrust()
         self.token.renew()
+
+    def facts(self) -> dict[str, str]:
+        """What cures speak of (`causes.Cause.mend`), as far as it is known; never a token."""
+        origin, token = self.origin, self.token.last
+        found = {
+            "vault": origin.vault,
+            "host": origin.host,
+            "port": str(origin.port),
+            "url": origin.base_url,
+            "imds": self.endpoint,
+        }
+        if token is not None:
+            whose = claims.of(token)
+            found |= {"oid": whose.oid, "tid": whose.tid}
+        return found
 
     def token_status(self) -> dict[str, object]:
         """For the file ``status``."""

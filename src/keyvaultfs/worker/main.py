@@ -272,7 +272,7 @@ class Worker:
             "broken": self.files.broken.snapshot(),
             "token": self.chain.token_status(),
             "causes": self.causes.open(),
-            "problems": self.causes.problems(vault=self.chain.origin.vault),
+            "problems": self.causes.problems(**self.chain.facts()),
             "fence": fence().fence.value,
             "audit": asdict(self.metrics.audit) if ipc.AUDIT_FD in self.charge.descriptors else None,
             "readers_behind": self.readers.behind(self._current),

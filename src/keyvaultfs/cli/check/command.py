@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from keyvaultfs.cli.check.walk import Walk
     from keyvaultfs.model import SecretName, Version
     from keyvaultfs.settings.options import Settings
-    from keyvaultfs.worker.chain import Chain
 
     Wanted = tuple[SecretName, Version | None]
 
@@ -86,7 +85,7 @@ def _in_child(vault: str, settings: Settings, names: Sequence[Wanted], report: R
 
     sys.stdout.flush()
     chain = Chain.build(vault, settings, Metrics(), Causes(trio.current_time))
-    report.facts |= _facts(chain)
+    report.facts |= chain.facts()
     inner = Report(dict(report.facts))
     walk = Walk(chain, settings, inner, names, tls_context(settings.ca_file))
     reading, writing = os.pipe()
@@ -130,13 +129,3 @@ def _become(run_as: str | None) -> None:
         privileges.drop(run_as)
     except KeyError:
         return  # told among the machine's steps
-
-
-def _facts(chain: Chain) -> dict[str, str]:
-    origin = chain.origin
-    return {
-        "vault": origin.vault,
-        "host": origin.host,
-        "port": str(origin.port),
-        "url": origin.base_url,
-    }

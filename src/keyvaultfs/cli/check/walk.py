@@ -93,7 +93,6 @@ class Walk:
     async def _identity(self) -> AccessToken | None:
         kind = kinds.KINDS[self.settings.auth]
         endpoint = self.settings.imds_endpoint or kind.endpoint
-        self.report.facts["imds"] = endpoint
         if endpoint and not self._endpoint(endpoint):
             return None
         begin = trio.current_time()
