@@ -66,7 +66,7 @@ async def handlers(**kwargs: Any) -> AsyncGenerator[tuple[World, Any]]:
                 table,
                 files.editions,
                 Askers(),
-                Readers(None, Asker, table.handles.__contains__),
+                Readers(None, Asker, table.handles.by_number.__contains__),
                 mountpoint="/mnt/kv",
                 audit=None,
             ),

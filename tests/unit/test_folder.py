@@ -40,7 +40,7 @@ class Watched:
         """What has become pending since the last look; it counts as told."""
         found, self.pending = set(self.pending), []
         for dirent in tuple(self.table.dirents.by_key.values()):
-            dirent.told, dirent.changed = dirent.shown, False
+            dirent.announced, dirent.changed = dirent.present, False
         return found
 
 
@@ -64,12 +64,12 @@ def test_a_first_listing_is_no_news_and_a_second_tells_what_differs(watched: Wat
 
 def test_a_look_up_tells_of_another_version_and_of_a_name_that_was_not_there(watched: Watched) -> None:
     pw, late = TREE.file("pw"), TREE.file("late")
-    watched.folder.seen(pw, ONE, 1)
+    watched.folder.found(pw, ONE, 1)
     assert watched.news() == set()
-    watched.folder.seen(pw, ONE, 5)
+    watched.folder.found(pw, ONE, 5)
     assert watched.news() == set()
-    watched.folder.seen(pw, TWO, 5)
-    watched.folder.seen(late, ONE, 1, appeared=True)
+    watched.folder.found(pw, TWO, 5)
+    watched.folder.found(late, ONE, 1, appeared=True)
     assert watched.news() == {"pw", "late"}
     watched.folder.gone(pw)
     assert watched.news() == {"pw"}
@@ -81,7 +81,7 @@ def test_what_a_listing_announced_is_not_announced_again_by_the_look_up_that_fin
     watched.listed(pw=1)
     watched.listed(pw=2)
     assert watched.news() == {"pw"}
-    watched.folder.seen(TREE.file("pw"), ONE, 2)
+    watched.folder.found(TREE.file("pw"), ONE, 2)
     assert watched.news() == set()
 
 
@@ -89,15 +89,15 @@ def test_a_name_that_is_refused_is_heard_of_once_as_one_that_has_changed(watched
     """Whoever lists the folder goes on seeing it."""
     pw = TREE.file("pw")
     watched.listed(pw=1)
-    watched.folder.seen(pw, ONE, 1)
+    watched.folder.found(pw, ONE, 1)
     assert watched.news() == set()
     watched.folder.refused(pw, replaces=True)
-    assert watched.table.dirents.by_key["pw"].shown
+    assert watched.table.dirents.by_key["pw"].present
     assert watched.news() == {"pw"}
     watched.folder.refused(pw, replaces=False)
     watched.listed(pw=1)
     assert watched.news() == set()
-    watched.folder.seen(pw, ONE, 1)
+    watched.folder.found(pw, ONE, 1)
     assert watched.news() == {"pw"}
     watched.folder.refused(TREE.file("made-up"), replaces=False)
     assert watched.news() == set()
@@ -105,9 +105,9 @@ def test_a_name_that_is_refused_is_heard_of_once_as_one_that_has_changed(watched
 
 def test_metadata_that_alone_have_changed_are_no_news_when_that_is_found_in_time(watched: Watched) -> None:
     pw = TREE.file("pw")
-    watched.folder.seen(pw, ONE, 1)
+    watched.folder.found(pw, ONE, 1)
     watched.folder.changed(pw, 2)
-    watched.folder.seen(pw, ONE, 2)
+    watched.folder.found(pw, ONE, 2)
     assert not watched.table.dirents.by_key["pw"].pending
 
 

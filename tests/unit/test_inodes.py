@@ -94,7 +94,7 @@ def test_tens_of_thousands_fit_in_32_bits_and_none_is_given_twice(memfd: int) ->
         node = table.add(name, version(number), size=1, created=None, updated=None)
         table.looked_up(node)
         given |= {node.inode, table.dirents.of(name).inode}
-        table.dirents.of(name).shown = True
+        table.dirents.of(name).present = True
     directory = table.directories.of(SecretName("n1"))
     assert len(given | {directory.inode}) == 40_001
     assert min(given) >= 1 << 16
@@ -144,7 +144,7 @@ def test_what_the_kernel_forgets_is_let_go_whatever_it_is(memfd: int) -> None:
 def test_a_name_that_watchers_know_stays_without_the_kernel(memfd: int) -> None:
     table = InodeTable(memfd, ORIGIN, TREE)
     dirent = table.dirents.of(flat("Only-here"))
-    dirent.shown = dirent.changed = True
+    dirent.present = dirent.changed = True
     dirent.updated, dirent.version, dirent.token = 7, version(3), b"12345678"
     table.dirents.note(dirent)
     table.looked_up(dirent)
@@ -152,8 +152,8 @@ def test_a_name_that_watchers_know_stays_without_the_kernel(memfd: int) -> None:
     again = InodeTable(memfd, ORIGIN, TREE).dirents.by_key["only-here"]
     assert (again.name.path, again.inode, again.updated) == ("Only-here", dirent.inode, 7)
     assert (again.version, again.token) == (version(3), b"12345678")
-    assert (again.shown, again.told, again.changed, again.pending) == (True, False, True, True)
-    dirent.shown = dirent.changed = False
+    assert (again.present, again.announced, again.changed, again.pending) == (True, False, True, True)
+    dirent.present = dirent.changed = False
     table.dirents.note(dirent)
     dirent.token = b""
     table.dirents.note(dirent)
@@ -183,9 +183,9 @@ def test_a_table_without_a_head_is_read_and_keeps_its_numbers(memfd: int) -> Non
             *((f"n{number}", version(number), 1, State.CURRENT) for number in range(3, 256)),
         }
         assert all(node.inode > 1 << 32 for node in table.nodes.values())
-        (handle,) = table.handles.values()
+        (handle,) = table.handles.by_number.values()
         assert (handle.node.version, handle.content.version) == (version(1), version(1))
-    assert add(table, "pw", 2).inode == table.told["pw"].inode
+    assert add(table, "pw", 2).inode == table.entries.nodes["pw"].inode
     assert add(table, "new").inode < 1 << 31
 
 
@@ -231,7 +231,7 @@ def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:
     node = add(table)
     table.tell(node, b"PW")
     handle = table.open(node)
-    table.settle()
+    table.handles.settle()
     later = InodeTable(memfd, ORIGIN, TREE)
     again = later.nodes[node.inode]
     assert (again.name, again.version, again.size, again.created, again.updated) == (
@@ -242,8 +242,8 @@ def test_a_successor_knows_inodes_and_open_files(memfd: int) -> None:
         6,
     )
     assert (again.lookups, again.state) == (1, State.CURRENT)
-    assert later.told["pw"] is again
-    found = later.handle(handle.fh)
+    assert later.entries.nodes["pw"] is again
+    found = later.handles.use(handle.fh)
     assert found is not None
     assert found.content is again
 
@@ -256,13 +256,13 @@ def test_an_open_that_the_kernel_sends_again_counts_once(memfd: int) -> None:
     later = InodeTable(memfd, ORIGIN, TREE)
     again = later.nodes[node.inode]
     handle = later.open(again)
-    later.settle()
-    assert later.is_open(again)
+    later.handles.settle()
+    assert later.handles.is_open(again)
     later.release(handle.fh)
-    assert not later.is_open(again)
+    assert not later.handles.is_open(again)
     later.forget(node.inode, 1)
     assert later.nodes == {}
-    assert later.handles == {}
+    assert later.handles.by_number == {}
 
 
 def test_another_readers_open_takes_no_handle_away_whose_answer_may_have_arrived(memfd: int) -> None:
@@ -272,9 +272,9 @@ def test_another_readers_open_takes_no_handle_away_whose_answer_may_have_arrived
     first = table.open(node)  # the worker dies just after the answer, before it could note that
     later = InodeTable(memfd, ORIGIN, TREE)
     later.open(later.nodes[node.inode])
-    found = later.handle(first.fh)
+    found = later.handles.use(first.fh)
     assert found is not None
-    assert later.is_open(later.nodes[node.inode])
+    assert later.handles.is_open(later.nodes[node.inode])
 
 
 def test_a_forgotten_inode_that_is_open_stays(memfd: int) -> None:
@@ -308,7 +308,7 @@ def test_an_inode_that_the_kernel_has_lost_loses_its_handles(memfd: int) -> None
     table.tell(node, b"pw")
     handle = table.open(node)
     table.lost(node)
-    assert table.handle(handle.fh) is None
+    assert table.handles.use(handle.fh) is None
     assert not table.nodes
 
 
@@ -352,7 +352,7 @@ class Table(RuleBasedStateMachine):
     @rule(target=inodes, name=st.sampled_from(["a", "b"]), number=st.integers(1, 3))
     def look_up(self, name: str, number: int) -> int:
         node = add(self.table, name, number)
-        told = self.table.told.get(name)
+        told = self.table.entries.nodes.get(name)
         if told is not None and told is not node:
             self.table.supersede(told)
             self.table.notified(told)
@@ -374,7 +374,7 @@ class Table(RuleBasedStateMachine):
         if node is None:
             return 0
         handle = self.table.open(node)
-        self.table.settle()
+        self.table.handles.settle()
         self.open_on[handle.fh] = handle.content.version
         return handle.fh
 
@@ -404,7 +404,7 @@ class Table(RuleBasedStateMachine):
     @invariant()
     def an_open_file_keeps_its_version(self) -> None:
         for fh, opened in self.open_on.items():
-            handle = self.table.handle(fh)
+            handle = self.table.handles.use(fh)
             assert handle is not None
             assert handle.content.version == opened
             assert handle.content.inode in self.table.nodes
@@ -427,4 +427,4 @@ def test_spellings_of_one_name_are_bounded_and_the_vaults_own_is_always_among_th
     assert noted == made_up[:4]
     assert table.tell(node, b"abcdefghijkl")
     assert table.tell(node, made_up[0].encode())
-    assert len(table.spellings["abcdefghijkl"]) == 5
+    assert len(table.entries.spellings["abcdefghijkl"]) == 5

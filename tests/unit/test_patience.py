@@ -217,7 +217,7 @@ async def test_a_machine_that_was_suspended_checks_everything_again(
         process = object.__new__(worker.Worker)
         process.cache = w.cache
         process.chain = SimpleNamespace(renew=lambda: renewed.append(True))  # type: ignore[assignment]
-        process.table = SimpleNamespace(entries=lambda: ((1, b"pw"),))  # type: ignore[assignment]
+        process.table = SimpleNamespace(entries=SimpleNamespace(of_files=lambda: ((1, b"pw"),)))  # type: ignore[assignment]
         forgetting = SimpleNamespace(entries=forgotten.extend)
         process.rotation = SimpleNamespace(forgetting=forgetting)  # type: ignore[assignment]
         async with trio.open_nursery() as nursery:

@@ -197,7 +197,7 @@ async def test_a_lookup_that_waited_for_a_notification_gives_no_name_back_to_a_l
         await ended.wait()
     assert second[0] != first
     assert parts.table.nodes[second[0]].size == 5
-    assert parts.table.told["pw"].inode == second[0]
+    assert parts.table.entries.nodes["pw"].inode == second[0]
 
 
 async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
@@ -217,7 +217,7 @@ async def test_a_lookup_gives_no_inode_that_was_let_go_while_it_waited(
     with trio.fail_after(10):
         await ended.wait()
     assert given[0] in parts.table.nodes
-    assert parts.table.told["pw"] is parts.table.nodes[given[0]]
+    assert parts.table.entries.nodes["pw"] is parts.table.nodes[given[0]]
 
 
 async def test_a_rotation_between_a_lookup_and_its_open_fails_no_reader(
@@ -313,7 +313,7 @@ async def test_an_inode_that_was_given_a_moment_ago_is_not_taken_for_one_that_wa
     assert opened is not None
     await done.wait()
     assert node.inode in parts.table.nodes
-    assert parts.table.handle(opened[0].fh) is opened[0]
+    assert parts.table.handles.use(opened[0].fh) is opened[0]
     assert await parts.opener.read(opened[0], 0, 99) == b"one"
     parts.opener.release(opened[0].fh)
     await parts.rotate("two")
@@ -445,7 +445,7 @@ async def test_files_of_doubt_show_what_their_inode_shows(parts: Parts, nursery:
     nursery.start_soon(parts.rotation.run)
     parts.rotation.supersede(old, NEW)
     other, _ = await parts.open(old)
-    doubtful = parts.table.handle(handle.fh)
+    doubtful = parts.table.handles.use(handle.fh)
     assert doubtful is not None
     assert await parts.opener.read(doubtful, 0, 99) == await parts.opener.read(other, 0, 99)
     assert old.state is not State.CURRENT
@@ -523,7 +523,7 @@ async def test_a_rename_that_a_dead_worker_began_is_heard_once(
     """The dead one answered the look-ups; the rename was sent again to the next one."""
     parts = renaming
     await parts.rotate("two")
-    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    parts.rotation.supersede(parts.table.entries.nodes["pw"], NEW)
     async with trio.open_nursery() as first:
         child = await begin(parts, first)
         assert child.looks_up()
@@ -544,7 +544,7 @@ async def test_a_rename_whose_child_died_unheard_is_not_done_again(
     """Worker and child were killed between the rename and the child's word of it."""
     parts = renaming
     await parts.rotate("two")
-    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    parts.rotation.supersede(parts.table.entries.nodes["pw"], NEW)
     async with trio.open_nursery() as first:
         child = await begin(parts, first)
         assert child.looks_up()
@@ -563,7 +563,7 @@ async def test_a_rename_that_a_take_over_undid_is_done_again(renaming: Parts, nu
     """Where the kernel cannot send a request again it ends with ESTALE, though a dead worker had noted its answer."""
     parts = renaming
     await parts.rotate("two")
-    parts.rotation.supersede(parts.table.told["pw"], NEW)
+    parts.rotation.supersede(parts.table.entries.nodes["pw"], NEW)
     async with trio.open_nursery() as first:
         child = await begin(parts, first)
         assert child.looks_up()
@@ -588,7 +588,7 @@ async def test_a_version_that_is_found_while_its_change_is_announced_is_no_news(
     parts.rotation.folder.changed(PW, 2)
     child = await begin(parts, nursery)
     assert child.looks_up()
-    parts.rotation.folder.seen(PW, NEW, 2)
+    parts.rotation.folder.found(PW, NEW, 2)
     child.renames()
     assert not parts.table.dirents.by_key["pw"].pending
     child.says(0)

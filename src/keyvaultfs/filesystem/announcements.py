@@ -187,10 +187,10 @@ class Announcements:
         if one.answered and one.do is not Do.LOOK:
             # It is done, and a child that did not live to say so did it: done twice, it would be heard twice.
             return 0
-        if dirent.told or one.do is Do.LOOK:
+        if dirent.announced or one.do is Do.LOOK:
             # A look-up that could not wait was answered with the new one before this is announced.
             key = dirent.name.key
-            one.old = self._table.loser(key) or self._table.told.get(key)
+            one.old = self._table.entries.first_superseded(key) or self._table.entries.nodes.get(key)
             if one.old is not None and one.do is not Do.LOOK:
                 self._table.supersede(one.old)
         dirent.given, dirent.given_updated = dirent.version, dirent.updated
@@ -209,7 +209,7 @@ class Announcements:
 
     def _old(self, one: Announcement) -> Node | InodeT:
         assert one.dirent is not None
-        if one.do is not Do.LOOK and not one.dirent.told:
+        if one.do is not Do.LOOK and not one.dirent.announced:
             return 0
         if one.old is not None and self._table.has(one.old):
             self._table.looked_up(one.old)
@@ -220,20 +220,20 @@ class Announcements:
     def _answer(self, one: Announcement, dirent: Dirent) -> None:
         one.answered = dirent.answered = True
         key = dirent.name.key
-        old = one.old or self._table.loser(key) or self._table.told.get(key)
+        old = one.old or self._table.entries.first_superseded(key) or self._table.entries.nodes.get(key)
         if old is not None and old is not one.new:
             self._table.notified(old)
         if one.do is Do.UNLINK:
-            dirent.told = False
+            dirent.announced = False
         else:
-            dirent.told = True
+            dirent.announced = True
             # If the name has passed on once more since the child was given the new inode, that is announced next.
             dirent.changed = dirent.changed and not dirent.is_as_given()
-            dirent.changed = dirent.changed or self._table.loser(key) is not None
+            dirent.changed = dirent.changed or self._table.entries.first_superseded(key) is not None
             if one.new is not None and self._table.has(one.new):
                 self._table.give_name(one.new, dirent.name.raw)
         self._table.dirents.note(dirent)
         self._switched(dirent)
 
     def _bears(self, dirent: Dirent, parent: int, name: bytes) -> bool:
-        return dirent.name.raw == name and self._table.parent(dirent.name.key) == parent
+        return dirent.name.raw == name and self._table.entries.parent(dirent.name.key) == parent

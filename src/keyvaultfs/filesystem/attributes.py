@@ -89,7 +89,7 @@ def secret(
 
     To be given to the kernel before the next call: an inode's are made once, since a long listing wants thousands.
     """
-    seen = node.seen
+    seen = node.attributes
     if seen is not None and content is node:
         seen.entry_timeout = max(0.0, entry_timeout)
         return seen
@@ -109,7 +109,7 @@ def secret(
     attributes.st_mtime_ns = attributes.st_atime_ns = created * 10**9
     attributes.st_ctime_ns = updated * 10**9
     if content is node:
-        node.seen = attributes
+        node.attributes = attributes
     return attributes
 
 
@@ -117,16 +117,16 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def extended(base_url: str, shown: Node, edition: Edition | None) -> dict[bytes, bytes]:
+def extended(base_url: str, content: Node, edition: Edition | None) -> dict[bytes, bytes]:
     """``user.keyvault.*`` of an inode.
 
     Args:
-        shown: the inode whose bytes it shows.
+        content: the inode whose bytes it shows.
         edition: what is known of its file.
     """
-    current = edition is not None and edition.id == shown.version
+    current = edition is not None and edition.id == content.version
     facts: dict[str, str] = {}
-    if shown.version == UNREADABLE:
+    if content.version == UNREADABLE:
         facts["state"] = "refused"
     elif edition is not None and current:
         facts["sources"] = json.dumps(
@@ -142,19 +142,19 @@ def extended(base_url: str, shown: Node, edition: Edition | None) -> dict[bytes,
         # Of constant width: getfattr(1) asks for the length first, and must not find another one then.
         age = max(0.0, trio.current_time() - edition.checked)
         facts["state"], facts["age"] = "stale" if edition.stale else "fresh", f"{age:10.0f}"
-    sources = shown.name.recipe.sources
+    sources = content.name.recipe.sources
     if len(sources) == 1:
         part = edition.parts[0] if edition is not None and current and edition.parts else None
-        facts |= _of_secret(base_url, shown, sources[0].name, part)
+        facts |= _of_secret(base_url, content, sources[0].name, part)
     return {PREFIX + key.encode(): text.encode("utf-8", "backslashreplace") for key, text in facts.items()}
 
 
-def _of_secret(base_url: str, shown: Node, name: SecretName, part: Part | None) -> dict[str, str]:
+def _of_secret(base_url: str, content: Node, name: SecretName, part: Part | None) -> dict[str, str]:
     """What has one value where there is one secret."""
-    if shown.version == UNREADABLE:
+    if content.version == UNREADABLE:
         return {"id": f"{base_url}/secrets/{name}"}
-    properties = shown.properties() if part is None else part.properties
-    version = part.version if part is not None else shown.version if shown.name.recipe.plain else None
+    properties = content.properties() if part is None else part.properties
+    version = part.version if part is not None else content.version if content.name.recipe.plain else None
     facts = {
         "enabled": str(properties.enabled).lower(),
         "tags": json.dumps(dict(properties.tags), ensure_ascii=False),

@@ -53,7 +53,9 @@ class Bound:
         """Whether an inode that lost its name shows other bytes than the name, and nobody has it open."""
         current = self._current(node.name)
         return (
-            current is not None and self._table.content(node) is not current and not self._table.is_open(node)
+            current is not None
+            and self._table.content(node) is not current
+            and not self._table.handles.is_open(node)
         )
 
     def want(self, node: Node) -> None:

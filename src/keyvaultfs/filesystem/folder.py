@@ -29,7 +29,7 @@ class Folder:
         self._table = table
         self._pending = pending
 
-    def seen(
+    def found(
         self,
         name: File,
         version: str,
@@ -46,11 +46,11 @@ class Folder:
         """
         dirent = self._table.dirents.of(name)
         was = dirent.pending
-        if not dirent.shown:
-            dirent.shown = True
+        if not dirent.present:
+            dirent.present = True
             # What nobody has ever heard of does not appear by being looked at for the first time.
-            dirent.told = dirent.told or replaces or not (appeared or self._table.listed)
-            dirent.changed = dirent.told and (replaces or was)
+            dirent.announced = dirent.announced or replaces or not (appeared or self._table.listed)
+            dirent.changed = dirent.announced and (replaces or was)
         elif dirent.version is None:
             if dirent.changed and dirent.before == version and not dirent.token and not replaces:
                 dirent.changed = False  # its metadata alone have changed
@@ -65,8 +65,8 @@ class Folder:
         """A name stands for something else, and nobody has looked for what."""
         dirent = self._table.dirents.of(name)
         was = dirent.pending
-        if not dirent.shown:
-            dirent.shown, dirent.told = True, True
+        if not dirent.present:
+            dirent.present, dirent.announced = True, True
         if dirent.version is not None:
             dirent.before = dirent.version
         dirent.changed, dirent.version, dirent.updated = True, None, updated
@@ -79,20 +79,20 @@ class Folder:
             replaces: as of `seen`.
         """
         dirent = self._table.dirents.by_key.get(name.key)
-        if name.key in self._table.told or (dirent is not None and dirent.shown):
+        if name.key in self._table.entries.nodes or (dirent is not None and dirent.present):
             updated = None if dirent is None else dirent.updated
-            self.seen(name, UNREADABLE, updated, replaces=replaces)
+            self.found(name, UNREADABLE, updated, replaces=replaces)
 
     def gone(self, name: File) -> None:
         """There is no such name, or it is shown no more."""
         dirent = self._table.dirents.by_key.get(name.key)
         if dirent is None:
-            if name.key not in self._table.told:
+            if name.key not in self._table.entries.nodes:
                 return
             dirent = self._table.dirents.of(name)
-            dirent.told = True
-        was = dirent.pending and not dirent.shown
-        dirent.shown, dirent.changed, dirent.version, dirent.before = False, False, None, None
+            dirent.announced = True
+        was = dirent.pending and not dirent.present
+        dirent.present, dirent.changed, dirent.version, dirent.before = False, False, None, None
         self._noted(dirent, was)
 
     def listed(
@@ -115,7 +115,7 @@ class Folder:
         for name, updated in items:
             there.add(name.key)
             dirent = self._table.dirents.by_key.get(name.key)
-            if dirent is None or not dirent.shown:
+            if dirent is None or not dirent.present:
                 self._listed_anew(name, updated, first=first)
             elif dirent.updated != updated and not followed(name):
                 self.changed(name, updated)
@@ -124,7 +124,7 @@ class Folder:
         missing = [
             dirent.name
             for key, dirent in self._table.dirents.by_key.items()
-            if dirent.shown and key not in there and listable(dirent.name)
+            if dirent.present and key not in there and listable(dirent.name)
         ]
         if len(missing) <= _MOST_CHECKED:
             return missing
@@ -135,9 +135,9 @@ class Folder:
     def _listed_anew(self, name: File, updated: int | None, *, first: bool) -> None:
         dirent = self._table.dirents.of(name)
         was = dirent.pending
-        dirent.shown, dirent.updated = True, updated
-        dirent.changed = dirent.told
-        dirent.told = dirent.told or first
+        dirent.present, dirent.updated = True, updated
+        dirent.changed = dirent.announced
+        dirent.announced = dirent.announced or first
         self._noted(dirent, was)
 
     def _noted(self, dirent: Dirent, was: bool) -> None:

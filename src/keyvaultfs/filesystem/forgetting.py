@@ -33,7 +33,7 @@ class Forgetting:
     def everything(self) -> None:
         """All names, folders as well, and the attributes of all inodes."""
         self._attributes = True
-        self.entries(self._table.entries() + self._table.folders())
+        self.entries(self._table.entries.of_files() + self._table.entries.of_folders())
 
     async def run(self) -> None:
         """Runs until cancelled."""

@@ -39,7 +39,7 @@ class Opener:
         self._values = editions.kept(
             {
                 handle.fh: (handle.content.name, handle.content.version)
-                for handle in table.handles.values()
+                for handle in table.handles.by_number.values()
                 if not handle.doubtful  # what those show is still to be seen
             }
         )
@@ -58,7 +58,7 @@ class Opener:
             return None
         if current and node.version == edition.id:
             return self._opened(node), True
-        if node.version == UNREADABLE or now >= node.promised or node.shown != node.inode:
+        if node.version == UNREADABLE or now >= node.promised or node.content_inode != node.inode:
             return None
         return self._opened(node), True
 
@@ -70,7 +70,7 @@ class Opener:
         came = self._retries.came(node, thread, now)
         if came is Came.BOUND and node.superseded:
             node.bound = True
-        return came is Came.AGAIN and node.version != UNREADABLE and node.shown == node.inode
+        return came is Came.AGAIN and node.version != UNREADABLE and node.content_inode == node.inode
 
     async def open(
         self, node: Node, patience: float, uid: int | None = None, thread: int = 0
@@ -95,7 +95,7 @@ class Opener:
         if not node.bound:
             await self._send_back(node, thread)
         current = await self._resolver.node(edition)
-        if self._table.content(node) is not current and not self._table.is_open(node):
+        if self._table.content(node) is not current and not self._table.handles.is_open(node):
             with trio.move_on_after(_SWITCH_SECONDS):
                 await self._switch(node, current)
         if self._table.content(node).version == UNREADABLE:  # it would read as an empty file
@@ -130,7 +130,7 @@ class Opener:
         try:
             if not await self._rotation.bound.ask_again(node) or await self._rotation.bound.refresh(node):
                 return
-            if self._table.has(node) and not self._table.is_open(node):
+            if self._table.has(node) and not self._table.handles.is_open(node):
                 self._table.show(node, current)  # no child can do it here, as in a mount of a user's
         finally:
             del self._switching[node.inode]

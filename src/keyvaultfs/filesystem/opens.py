@@ -60,7 +60,7 @@ class Opens:
         if answer is None:
             return
         recent = self._recent.get((inode, ctx.pid))
-        if recent is not None and recent[1].shown == inode:
+        if recent is not None and recent[1].content_inode == inode:
             reader = recent[0]
             reader.opens += 1
             self._by_handle[answer.fh] = reader
@@ -82,8 +82,8 @@ class Opens:
             else:
                 self._note_anew(inode, ctx, answer.fh, asker)
         assert self._audit is not None
-        shown = node if node.shown == inode else self._table.content(node)
-        return self._audit.record(self._subject(node, shown), asker, code)
+        content = node if node.content_inode == inode else self._table.content(node)
+        return self._audit.record(self._subject(node, content), asker, code)
 
     def _note_anew(self, inode: InodeT, ctx: RequestContext, fh: int, asker: Asker | None) -> None:
         node = self._nodes.get(inode)
@@ -93,14 +93,14 @@ class Opens:
         reader = self._readers.opened(node.name.path, edition, asker or self._askers.of(ctx), fh)
         self._recent[inode, ctx.pid] = reader, node
 
-    def _subject(self, node: Node, shown: Node) -> Subject:
-        known = self._subjects.get((node.inode, shown.inode))
+    def _subject(self, node: Node, content: Node) -> Subject:
+        known = self._subjects.get((node.inode, content.inode))
         if known is not None:
             return known
-        versions = self._editions.versions(shown.name, shown.version)
+        versions = self._editions.versions(content.name, content.version)
         subject = Subject(self._prefix + node.name.path, versions)
         if all(versions.values()):  # else more may be known the next time
             if len(self._subjects) >= _MOST_SUBJECTS:
                 self._subjects.clear()
-            self._subjects[node.inode, shown.inode] = subject
+            self._subjects[node.inode, content.inode] = subject
         return subject

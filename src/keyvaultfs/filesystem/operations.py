@@ -99,7 +99,7 @@ class Operations(pyfuse3.Operations):
         self.metrics = metrics
         self.timeout = timeout
         self._base_url = base_url
-        self.unsettled, self.settle = table.unsettled, table.settle
+        self.unsettled, self.settle = table.handles.unsettled, table.handles.settle
         self.opened = opens.opened
         self._closed = opens.closed
         self.in_flight: set[trio.CancelScope] = set()
@@ -164,7 +164,7 @@ class Operations(pyfuse3.Operations):
         text = self._texts.get(fh)
         if text is not None:
             return text[off : off + size]
-        handle = self._table.handle(fh)
+        handle = self._table.handles.use(fh)
         if handle is None:
             return self._text_again(fh, off)[:size]
         data = self._opener.read_now(handle, off, size)

@@ -82,7 +82,7 @@ class Resolver:
                 edition, node = later, newer
             elif not self._table.has(node):  # the kernel was told of it by another look-up, and has let it go
                 node = await self.node(edition)
-        elif node.superseded and self._table.told.get(file.key) is node:
+        elif node.superseded and self._table.entries.nodes.get(file.key) is node:
             self._rotation.confirm(node)
         now = trio.current_time()
         return self._tell(node, spelling, edition.expires - now, now, thread)
@@ -93,13 +93,13 @@ class Resolver:
         Or the event that waits for the last close of the old one comes too early (tried). A look-up that holds the
         directory's lock waits in vain, hence the bound; and it does not wait while others hold that lock.
         """
-        told = self._table.told.get(file.key)
-        if told is None or told is node:
+        held = self._table.entries.nodes.get(file.key)
+        if held is None or held is node:
             return False
         if node is None:
-            done = self._rotation.supersede(told)
+            done = self._rotation.supersede(held)
         else:
-            done = self._rotation.supersede(told, node.version, node.updated)
+            done = self._rotation.supersede(held, node.version, node.updated)
         if self._rotation.can_wait():
             with trio.move_on_after(BOUNDED_SECONDS):
                 await done.wait()
@@ -114,7 +114,7 @@ class Resolver:
 
         Of an open that was sent back it need not be fresh: the name has passed on to it after that open began.
         """
-        node = self._table.told.get(file.key)
+        node = self._table.entries.nodes.get(file.key)
         now = trio.current_time()
         if self.retries.waiting:
             again = self._again(file, node, thread)
@@ -125,17 +125,17 @@ class Resolver:
         edition = self._editions.ready(file, now)
         if edition is None or node.version != edition.id:
             return None
-        if node.updated != edition.updated or node.shown != node.inode:
+        if node.updated != edition.updated or node.content_inode != node.inode:
             return None
         self._editions.hit(file, now)
         return self._tell(node, spelling, self._editions.left(edition, now), now, thread)
 
-    def _again(self, file: File, told: Node | None, thread: int) -> Node | None:
+    def _again(self, file: File, held: Node | None, thread: int) -> Node | None:
         """What the name has passed on to, for a thread whose open was sent back, and waited for its announcement."""
         first = self.retries.first(file.key, thread)
         if first is None:
             return None
-        node = told if told is not None and told.state is State.CURRENT else self.current(file)
+        node = held if held is not None and held.state is State.CURRENT else self.current(file)
         return node if node is not None and node is not first and node.state is State.CURRENT else None
 
     async def edition(self, file: File, patience: float, uid: int | None = None) -> Edition:
@@ -164,7 +164,7 @@ class Resolver:
 
         The attributes are to be used before the next call: there is one object for all placeholders.
         """
-        node = self._table.told.get(file.key)
+        node = self._table.entries.nodes.get(file.key)
         if node is None:
             dirent = self._table.dirents.of(file)
             self._placeholder.st_ino = dirent.inode

@@ -126,7 +126,7 @@ class Rotation:
             self.folder.refused(node.name, replaces=self._is_news(node, version))
         else:
             replaces = node.version == version or self._is_news(node, version)
-            self.folder.seen(node.name, version, updated, replaces=replaces)
+            self.folder.found(node.name, version, updated, replaces=replaces)
         key = node.name.key
         if key not in self.unannounced:
             done = trio.Event()
@@ -146,7 +146,7 @@ class Rotation:
 
     def confirm(self, node: Node) -> None:
         """A name stands for the same inode after all: only its metadata have changed."""
-        self.folder.seen(node.name, node.version, node.updated)
+        self.folder.found(node.name, node.version, node.updated)
 
     def can_wait(self) -> bool:
         """Whether an announcement may come within the time that a look-up waits for it."""
@@ -158,7 +158,7 @@ class Rotation:
 
     def reload(self) -> None:
         """The configuration may be another one: what it no longer names goes, and the rest is looked up anew."""
-        for node in tuple(self._table.told.values()):
+        for node in tuple(self._table.entries.nodes.values()):
             if not node.name.recipe.sources:
                 self.supersede(node)
         self.forgetting.everything()
@@ -172,7 +172,7 @@ class Rotation:
                 self._together |= {change.file.key for change in changed} & self.unannounced.keys()
 
     def _take_in(self, change: Changed) -> None:
-        node = self._table.told.get(change.file.key)
+        node = self._table.entries.nodes.get(change.file.key)
         other = node is not None and node.version != change.new
         if change.gone:
             if node is None or other:
@@ -183,7 +183,7 @@ class Rotation:
             self.folder.changed(change.file, change.updated)
         else:
             replaces = other and node is not None and self._is_news(node, change.new)
-            self.folder.seen(
+            self.folder.found(
                 change.file, change.new, change.updated, appeared=change.appeared, replaces=replaces
             )
         if node is not None and other and change.file.key in self.unannounced:
@@ -211,7 +211,7 @@ class Rotation:
     def _is_news(self, node: Node, version: str) -> bool:
         """Whether watchers have not heard that the name passes from `node` on to `version`."""
         dirent = self._table.dirents.by_key.get(node.name.key)
-        return dirent is None or not dirent.shown or dirent.version not in {None, version}
+        return dirent is None or not dirent.present or dirent.version not in {None, version}
 
     def _queue(self, dirent: Dirent) -> None:
         if dirent.name.key not in self.unannounced:
@@ -252,7 +252,7 @@ class Rotation:
         for other in tuple(self._together):
             self._together.discard(other)
             if other != key:
-                await self._telling.look_up_anew(self._table.entries((other,)))
+                await self._telling.look_up_anew(self._table.entries.of_files((other,)))
         self._urgent.discard(key)
         dirent = self._table.dirents.by_key.get(key)
         if dirent is not None and (dirent.pending or dirent.token):

@@ -98,7 +98,7 @@ class Telling:
                 return
             if code == 0:
                 # The kernel saw one inode on both sides and did nothing: it has an entry that is no longer right.
-                await self._notifications.entry(self._table.parent(dirent.name.key), dirent.name.raw)
+                await self._notifications.entry(self._table.entries.parent(dirent.name.key), dirent.name.raw)
             elif code == errno.EAGAIN:
                 await trio.sleep(_RETRY_SECONDS)
         LOG.warning("a change of %r could not be announced by rename", dirent.name.path)
@@ -116,8 +116,8 @@ class Telling:
 
     async def _was_renamed(self, one: Announcement, dirent: Dirent) -> None:
         self._metrics.notifications["renamed" if one.do is Do.RENAME else "unlinked"] += 1
-        parent = self._table.parent(dirent.name.key)
-        for spelling in self._table.spellings.get(dirent.name.key, set()) - {dirent.name.raw}:
+        parent = self._table.entries.parent(dirent.name.key)
+        for spelling in self._table.entries.spellings.get(dirent.name.key, set()) - {dirent.name.raw}:
             await self._notifications.entry(parent, spelling)
         await self._after(one.old)
 
@@ -137,7 +137,7 @@ class Telling:
 
     async def _by_notification(self, dirent: Dirent) -> None:
         key = dirent.name.key
-        old = self._table.loser(key) or self._table.told.get(key)
+        old = self._table.entries.first_superseded(key) or self._table.entries.nodes.get(key)
         if old is not None:
             self._table.supersede(old)
             if await self._is_let_go(old):
@@ -146,14 +146,14 @@ class Telling:
                 self._table.lost(old)
             else:
                 await self._drop_entries(dirent, old)
-        another = dirent.shown and self._table.loser(key) is not None
-        dirent.told, dirent.changed, dirent.token = dirent.shown, another, b""
+        another = dirent.present and self._table.entries.first_superseded(key) is not None
+        dirent.announced, dirent.changed, dirent.token = dirent.present, another, b""
         self._table.dirents.note(dirent)
         self._switched(dirent)
 
     async def _drop_entries(self, dirent: Dirent, old: Node) -> None:
-        parent = self._table.parent(dirent.name.key)
-        spellings = self._table.spellings.get(dirent.name.key) or {dirent.name.raw}
+        parent = self._table.entries.parent(dirent.name.key)
+        spellings = self._table.entries.spellings.get(dirent.name.key) or {dirent.name.raw}
         outcomes = [await self._notifications.entry(parent, name, old.inode) for name in spellings]
         for _ in range(_HELPED):
             if 0 in outcomes or errno.ENOENT not in outcomes or not self._table.has(old):
@@ -167,7 +167,7 @@ class Telling:
 
 
 def _do(dirent: Dirent) -> Do:
-    return Do.RENAME if dirent.shown else Do.UNLINK
+    return Do.RENAME if dirent.present else Do.UNLINK
 
 
 def _is_impossible(one: Announcement, code: int) -> bool:

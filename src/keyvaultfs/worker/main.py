@@ -142,9 +142,9 @@ class Worker:
             if self.charge.successor:
                 self.resolver.be_lenient(_LENIENT_SECONDS)
             nursery.start_soon(self.rotation.run)
-            tell, told = trio.open_memory_channel[tuple["Changed", ...]](math.inf)
-            nursery.start_soon(self.files.changes.follow, self.cache.rotated, tell)
-            nursery.start_soon(self.rotation.follow, told)
+            sender, receiver = trio.open_memory_channel[tuple["Changed", ...]](math.inf)
+            nursery.start_soon(self.files.changes.follow, self.cache.rotated, sender)
+            nursery.start_soon(self.rotation.follow, receiver)
             nursery.start_soon(self._watch_suspend)
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._heartbeat)
@@ -214,7 +214,7 @@ class Worker:
         self.files = Files(self.tree, self.cache, self.causes, shown, decode=settings.decode)
         self.resolver = Resolver(self.files.editions, self.table, self.rotation, appearance)
         kept = ipc.READERS_FD if ipc.READERS_FD in self.charge.descriptors else None
-        self.readers = Readers(kept, Asker, self.table.handles.__contains__)
+        self.readers = Readers(kept, Asker, self.table.handles.by_number.__contains__)
         self.control = Control(
             appearance,
             self.metrics,
@@ -279,7 +279,7 @@ class Worker:
             "workers": max(1, self.charge.workers),
             "privileges": asdict(self.in_force),
             "inodes": len(self.table.nodes),
-            "open_files": len(self.table.handles),
+            "open_files": len(self.table.handles.by_number),
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap
             "python": platform.python_version(),
         }
@@ -295,7 +295,7 @@ class Worker:
         """What the file ``readers`` shows."""
 
         def edition_of(handle: int) -> str | None:
-            found = self.table.handles.get(handle)
+            found = self.table.handles.by_number.get(handle)
             return None if found is None else found.content.version
 
         return self.readers.snapshot(self._current, edition_of)
@@ -331,12 +331,14 @@ class Worker:
         return _SHORT_LISTING + 1 if self.settings.announce == "auto" and short else 0
 
     def _let_go(self, name: SecretName) -> None:
-        self.rotation.forgetting.entries(self.table.entries(file.key for file in self.files.of(name)))
+        self.rotation.forgetting.entries(
+            self.table.entries.of_files(file.key for file in self.files.of(name))
+        )
 
     def _refresh(self) -> dict[str, int]:
         dropped = self.cache.forget()
         self.files.editions.forget()
-        self.rotation.forgetting.entries(self.table.entries())
+        self.rotation.forgetting.entries(self.table.entries.of_files())
         return dropped
 
     async def _listen(self) -> None:
@@ -380,7 +382,7 @@ class Worker:
 
     async def _heartbeat(self) -> None:
         while True:
-            self.table.settle()
+            self.table.handles.settle()
             self.readers.flush()
             self._settle_audit()
             self.channel.send("heartbeat", causes=",".join(sorted(self.causes.open()))[:_CAUSES])
@@ -402,7 +404,7 @@ class Worker:
                 LOG.info("the machine was suspended for %.0f s: everything is checked again", now - gap)
                 self.cache.expire()
                 self.chain.renew()
-                self.rotation.forgetting.entries(self.table.entries())
+                self.rotation.forgetting.entries(self.table.entries.of_files())
             gap = now
 
     async def _probe(self) -> None:

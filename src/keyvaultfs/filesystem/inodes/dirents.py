@@ -25,13 +25,13 @@ class Dirents:
         origin: the vault's origin: it is part of every number.
     """
 
-    def __init__(self, slots: Slots, origin: str, left: Iterable[Dirent]) -> None:
+    def __init__(self, slots: Slots, origin: str, inherited: Iterable[Dirent]) -> None:
         self._slots = slots
         self._origin = origin
         self.by_key: dict[str, Dirent] = {}
         self.by_inode: dict[int, Dirent] = {}
         self._passing: dict[int, int] = {}
-        for dirent in left:
+        for dirent in inherited:
             self._enter(dirent)
 
     def of(self, name: File) -> Dirent:
@@ -46,7 +46,7 @@ class Dirents:
 
     def note(self, dirent: Dirent) -> None:
         """What is known of a name has changed: write it, or let it go when neither kernel nor watchers have it."""
-        if dirent.shown or dirent.told or dirent.lookups or dirent.token:
+        if dirent.present or dirent.announced or dirent.lookups or dirent.token:
             self._slots.write_dirent(dirent)
         elif self.by_key.get(dirent.name.key) is dirent:
             del self.by_key[dirent.name.key], self.by_inode[dirent.inode]
@@ -82,13 +82,13 @@ class Directories:
     """
 
     def __init__(
-        self, slots: Slots, free: Callable[[SecretName | Folder], InodeT], left: Iterable[Directory]
+        self, slots: Slots, free: Callable[[SecretName | Folder], InodeT], inherited: Iterable[Directory]
     ) -> None:
         self._slots = slots
         self._free = free
         self.by_inode: dict[int, Directory] = {}
         self._by_key: dict[str, Directory] = {}
-        for directory in left:
+        for directory in inherited:
             self._enter(directory)
 
     def of(self, name: SecretName | Folder) -> Directory:

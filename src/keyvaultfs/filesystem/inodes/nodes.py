@@ -34,9 +34,9 @@ class Node:
     Attributes:
         version: the edition's id, 32 hex digits; of a plain secret its version.
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
-        shown: the inode whose bytes this one shows; another than itself only for a superseded one that is still
-            held by a bind mount (DESIGN §2).
-        seen: its attributes, made once and kept for the kernel while it shows its own bytes; None: not made yet.
+        content_inode: the inode whose bytes this one shows: itself, unless it is superseded and a bind mount holds it
+            (DESIGN §2).
+        attributes: for the kernel, made once while it shows its own bytes; None: not made yet.
         bound: a bind mount of this one file leads to it, though it lost its name.
         given: when a look-up was last answered with this inode, in trio's time.
         promised: until when an OPEN is the second half of that look-up.
@@ -51,9 +51,9 @@ class Node:
     updated: int | None
     slot: int
     lookups: int = 0
-    shown: InodeT = 0
+    content_inode: InodeT = 0
     handles: set[int] = field(default_factory=set)
-    seen: EntryAttributes | None = None
+    attributes: EntryAttributes | None = None
     given: float = -math.inf
     promised: float = -math.inf
     bound: bool = False
@@ -86,15 +86,15 @@ class Directory:
 
 @dataclass(slots=True, eq=False)
 class Dirent:
-    """A name of a folder, as who watches the folder was last told of it.
+    """A name of a folder: what it is, and what watchers of the folder have last heard of it.
 
     Attributes:
         inode: what a listing calls it while the kernel has no other inode for it.
         lookups: as of `Node`, for that inode.
-        updated: of the version that was last shown, in whole Unix seconds.
+        updated: of the version that a look-up or a listing has last shown, in whole Unix seconds.
         version: that version, None where a listing has shown the name and nobody has looked it up.
-        shown: whether the name is there.
-        told: whether watchers believe that it is there.
+        present: whether the name is there.
+        announced: whether watchers believe that it is there.
         changed: whether it stands for something else than watchers have heard of.
         token: of the announcement that is on its way, which a successor goes on with; b"" if there is none.
         answered: whether the kernel has had the answer to its RENAME or UNLINK.
@@ -109,8 +109,8 @@ class Dirent:
     lookups: int = 0
     updated: int | None = None
     version: str | None = None
-    shown: bool = False
-    told: bool = False
+    present: bool = False
+    announced: bool = False
     changed: bool = False
     token: bytes = b""
     answered: bool = False
@@ -121,7 +121,7 @@ class Dirent:
     @property
     def pending(self) -> bool:
         """Whether watchers are yet to be told something."""
-        return self.shown != self.told or (self.shown and self.changed)
+        return self.present != self.announced or (self.present and self.changed)
 
     def is_as_given(self) -> bool:
         """Whether the name stands for what the child was given: a version that was found meanwhile is no news."""

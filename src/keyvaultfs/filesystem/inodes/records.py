@@ -52,7 +52,7 @@ LOOKUPS = struct.Struct("<I")
 LOOKUPS_AT = 4
 _MOST_LOOKUPS = 0xFFFFFFFF
 FREE, IS_NODE, IS_HANDLE, IS_DIRENT, IS_DIRECTORY, IS_TEXT = range(6)
-_SHOWN, _TOLD, _CHANGED, _ANSWERED = 1, 2, 4, 8
+_PRESENT, _ANNOUNCED, _CHANGED, _ANSWERED = 1, 2, 4, 8
 _UNKNOWN_TIME = -(1 << 63)
 _NO_VERSION, _NO_TOKEN = bytes(16), bytes(8)
 
@@ -116,7 +116,7 @@ def pack_node(node: Node, length: int, name: bytes) -> bytes:
         node.size,
         _packed_time(node.created),
         _packed_time(node.updated),
-        node.shown,
+        node.content_inode,
         bytes.fromhex(node.version),
         name,
     )
@@ -124,7 +124,7 @@ def pack_node(node: Node, length: int, name: bytes) -> bytes:
 
 def pack_dirent(dirent: Dirent, length: int, name: bytes) -> bytes:
     """The record of a name of a folder, as `pack_node`."""
-    flags = _SHOWN * dirent.shown | _TOLD * dirent.told | _CHANGED * dirent.changed
+    flags = _PRESENT * dirent.present | _ANNOUNCED * dirent.announced | _CHANGED * dirent.changed
     flags |= _ANSWERED * dirent.answered
     return _DIRENT.pack(
         IS_DIRENT,
@@ -239,8 +239,8 @@ class Reader:
             lookups,
             _time(updated),
             _version(version),
-            bool(flags & _SHOWN),
-            bool(flags & _TOLD),
+            bool(flags & _PRESENT),
+            bool(flags & _ANNOUNCED),
             bool(flags & _CHANGED),
             b"" if token == _NO_TOKEN else token,
             bool(flags & _ANSWERED),

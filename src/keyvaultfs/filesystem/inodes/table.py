@@ -13,15 +13,13 @@ from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node, State
 from keyvaultfs.filesystem.inodes.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pyfuse3 import InodeT
 
     from keyvaultfs.files.tree import File, Tree
     from keyvaultfs.filesystem.inodes.nodes import Directory
     from keyvaultfs.filesystem.inodes.records import HandleRecord, Records
-
-    Identity = tuple[str, str, bool]
 
 
 class InodeTable:
@@ -41,24 +39,16 @@ class InodeTable:
         self._origin = origin
         self._wall = wall
         self.nodes: dict[int, Node] = {}
-        self._by_identity: dict[Identity, Node] = {}
+        self._by_identity: dict[tuple[str, str, bool], Node] = {}
         self._slots = Slots(fd, wall(), tree)
-        left = self._slots.load()
-        self._handles = Handles(self._slots)
-        self.handles = self._handles.by_number
-        self.unsettled = self._handles.unsettled
-        self.settle, self.is_open, self.handle = (
-            self._handles.settle,
-            self._handles.is_open,
-            self._handles.use,
-        )
-        self.dirents = Dirents(self._slots, origin, left.dirents)
+        inherited = self._slots.load()
+        self.handles = Handles(self._slots)
+        self.dirents = Dirents(self._slots, origin, inherited.dirents)
         self.directories = Directories(
-            self._slots, lambda name: self._free(name.key, "versions"), left.directories
+            self._slots, lambda name: self._free(name.key, "versions"), inherited.directories
         )
-        self._entries = Entries(tree, self.directories)
-        self.told, self.spellings = self._entries.nodes, self._entries.spellings
-        self._load(left)
+        self.entries = Entries(tree, self.directories)
+        self._load(inherited)
 
     @property
     def began(self) -> int:
@@ -113,7 +103,8 @@ class InodeTable:
         if node is None:
             inode = self.number(name, version, pinned=pinned)
             state = State.LISTED if pinned else State.CURRENT
-            node = Node(inode, name, version, state, 0, created, updated, self._slots.take(), shown=inode)
+            slot = self._slots.take()
+            node = Node(inode, name, version, state, 0, created, updated, slot, content_inode=inode)
             self._enter(node)
         if size is not None:
             node.size = size
@@ -131,7 +122,7 @@ class InodeTable:
         """The kernel is about to be given `node`, which the table has, for its name.
 
         Returns:
-            Whether it may remember this spelling: a rotation is told for those that are noted, and they are few.
+            Whether the kernel may remember this spelling: after a rotation only noted ones are invalidated.
         """
         noted = node.pinned or self.give_name(node, spelling)
         self.looked_up(node)
@@ -140,11 +131,11 @@ class InodeTable:
     def give_name(self, node: Node, spelling: bytes) -> bool:
         """The name stands for `node` from now on. Returns as `tell`."""
         if node.state is not State.CURRENT:
-            self._entries.settle(node)
+            self.entries.settle(node)
             node.state = State.CURRENT
             self._write(node)
-        noted = self._entries.give(node, spelling)
-        if node.shown != node.inode:
+        noted = self.entries.give(node, spelling)
+        if node.content_inode != node.inode:
             self.show(node, node)
         return noted
 
@@ -184,16 +175,12 @@ class InodeTable:
         """Another version, or none, has taken the name."""
         if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
-            self._entries.supersede(node)
+            self.entries.supersede(node)
             self._write(node)
-
-    def loser(self, key: str) -> Node | None:
-        """The inode that lost this name first of those of which the kernel was not told; None if there is none."""
-        return self._entries.first_superseded(key)
 
     def notified(self, node: Node) -> None:
         """The kernel was told that the inode no longer bears its name."""
-        self._entries.notified(node)
+        self.entries.notified(node)
         if node.state is State.SUPERSEDED and self.has(node):
             node.state = State.NOTIFIED
             self._write(node)
@@ -201,31 +188,31 @@ class InodeTable:
     def show(self, node: Node, other: Node) -> None:
         """From now on `node` shows the bytes of `other`, to those as well that may have it open without having read."""
         before = self.content(node)
-        if before is other and node.shown == other.inode:
+        if before is other and node.content_inode == other.inode:
             return
-        node.shown = other.inode
+        node.content_inode = other.inode
         if other is not node:
             other.needed += 1
         self._write(node)
         # One inode has one page cache: bytes of two versions would mix in it.
-        for handle in self._handles.doubtful(node):
+        for handle in self.handles.doubtful(node):
             if handle.content is not other:
-                self._handles.repoint(handle, other)
+                self.handles.repoint(handle, other)
         if before is not node:
             before.needed -= 1
             self._drop(before)
 
     def content(self, node: Node) -> Node:
         """The inode whose bytes `node` shows."""
-        return self.nodes.get(node.shown, node)
+        return self.nodes.get(node.content_inode, node)
 
     def open(self, node: Node) -> Handle:
         """A new handle on what `node` shows now."""
-        return self._handles.open(node, node if node.shown == node.inode else self.content(node))
+        return self.handles.open(node, node if node.content_inode == node.inode else self.content(node))
 
     def release(self, fh: int) -> Handle | None:
         """Close a handle; one that is gone already is no error (a request may run twice, DESIGN §4)."""
-        handle = self._handles.close(fh)
+        handle = self.handles.close(fh)
         if handle is None:
             return None
         node, content = handle.node, handle.content
@@ -242,18 +229,6 @@ class InodeTable:
             for node in self.nodes.values()
             if (node.lookups or node.handles or node.needed) and not node.pinned
         ]
-
-    def parent(self, key: str) -> int:
-        """As `Entries.parent`."""
-        return self._entries.parent(key)
-
-    def entries(self, keys: Iterable[str] | None = None) -> tuple[tuple[int, bytes], ...]:
-        """As `Entries.of_files`."""
-        return self._entries.of_files(keys)
-
-    def folders(self) -> tuple[tuple[int, bytes], ...]:
-        """As `Entries.of_folders`."""
-        return self._entries.of_folders()
 
     def unfinished(self) -> list[Node]:
         """Superseded inodes of which the kernel was not notified, as after a take-over."""
@@ -275,13 +250,13 @@ class InodeTable:
         if not node.lookups:
             # The kernel forgets no inode that is open: it never got the answers that these were made for. Not earlier:
             # another reader's OPEN says nothing of them.
-            for handle in self._handles.doubtful(node):
+            for handle in self.handles.doubtful(node):
                 self.release(handle.fh)
         if not self._drop(node):
             self._slots.write_lookups(node)
 
     def _write(self, node: Node) -> None:
-        node.seen = None
+        node.attributes = None
         self._slots.write_node(node)
 
     def _drop(self, node: Node) -> bool:
@@ -290,36 +265,34 @@ class InodeTable:
         del self.nodes[node.inode]
         del self._by_identity[node.name.key, node.version, node.pinned]
         self._slots.give_back(node.slot)
-        self._entries.drop(node)
-        shown = self.nodes.get(node.shown)
-        if shown is not None:
-            shown.needed -= 1
-            self._drop(shown)
+        self.entries.drop(node)
+        content = self.nodes.get(node.content_inode)
+        if content is not None:
+            content.needed -= 1
+            self._drop(content)
         return True
 
-    def _load(self, left: Records) -> None:
-        for node in left.nodes:
+    def _load(self, inherited: Records) -> None:
+        for node in inherited.nodes:
             if node.inode in self.nodes:  # a predecessor died while it moved the record
                 self._slots.give_back(node.slot)
             else:
                 self._enter(node)
         for node in self.nodes.values():
             if node.state is State.CURRENT or node.state is State.SUPERSEDED:
-                self._entries.load(node, current=node.state is State.CURRENT)
-            shown = self.nodes.get(node.shown)
-            if shown is None:
-                node.shown = node.inode
-            elif shown is not node:
-                shown.needed += 1
-        for record in left.handles:
+                self.entries.load(node, current=node.state is State.CURRENT)
+            content = self.nodes.get(node.content_inode)
+            if content is None:
+                node.content_inode = node.inode
+            elif content is not node:
+                content.needed += 1
+        for record in inherited.handles:
             self._load_handle(record)
 
     def _load_handle(self, record: HandleRecord) -> None:
         owner, opened = self.nodes.get(record.inode), self.nodes.get(record.content)
-        if owner is None or opened is None or record.fh in self.handles:
+        if owner is None or opened is None or record.fh in self.handles.by_number:
             self._slots.give_back(record.slot)
             return
         settled = record.settled
-        self._handles.add(
-            Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled)
-        )
+        self.handles.add(Handle(record.fh, owner, opened, record.slot, settled=settled, doubtful=not settled))
