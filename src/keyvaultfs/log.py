@@ -57,7 +57,7 @@ class _Meeting:
 
 @dataclass(slots=True)
 class _Kind:
-    """What is open of one kind. `code` is of the table of causes: why it was met the last time."""
+    """The causes of one kind that have begun and not ended. `code`, of the table of causes, is the latest."""
 
     code: str
     subjects: dict[str, _Meeting]
@@ -143,7 +143,7 @@ class Causes:
         return rows
 
     def _name(self, found: _Kind, subject: str, now: float) -> _Meeting | None:
-        """A place for a subject, perhaps one's that nobody has met for long; None when it is only counted."""
+        """The entry of a subject, in place of one that was not met for long if need be; None if it is only counted."""
         if len(found.subjects) >= _MOST_NAMED:
             oldest = min(found.subjects, key=lambda name: found.subjects[name].last)
             if now - found.subjects[oldest].last < _FORGOTTEN_SECONDS:

@@ -37,7 +37,7 @@ _CAUSE = "names that no secret has are asked for too often by {}"
 
 
 class Admission:
-    """Told of names of which the cache knows nothing, before it asks for them.
+    """Decides about each name of which the cache knows nothing, before the vault is asked for it.
 
     Args:
         concurrency: how many of them may be asked for at once; while names are made up, they are two.
@@ -59,7 +59,7 @@ class Admission:
     async def admit(
         self, name: SecretName, uid: int, *, refused: bool = False
     ) -> trio.CapacityLimiter | None:
-        """Let a name be asked for by a user.
+        """Let a user ask the vault for a name; waits for its turn if need be.
 
         Args:
             name: of which nothing is known that could be served.

@@ -1,4 +1,4 @@
-"""What is being asked of the vault: one request for each secret at most, each with a deadline of its own."""
+"""The requests for secrets that are under way: one for each secret at most, each with a deadline of its own."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Fetches:
         return await self._versions.join(name.key, partial(self._fetch_versions, name), self._home())
 
     def distrust(self) -> None:
-        """What is on its way is no proof of freshness."""
+        """Answers that are on their way prove no freshness: they may be older than the doubt."""
         self._epoch += 1
 
     async def _fetch_in_background(self, record: Record) -> None:

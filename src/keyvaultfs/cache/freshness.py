@@ -47,7 +47,7 @@ def ends(checked: float, limits: Limits) -> float:
 
 
 def ended(now: float, limits: Limits) -> float:
-    """When something was checked, at the latest, that is no longer fresh."""
+    """The latest time of a check that no longer makes anything fresh."""
     return now - limits.ttl
 
 

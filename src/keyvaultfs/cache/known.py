@@ -1,4 +1,4 @@
-"""All that is known of names: records, and the values that belong to them. Every change of it is made here.
+"""All that the cache knows of names: records, and their values. Every change of either is made here.
 
 Whoever calls says what happened in the vault. What follows from it (what is stored and dropped, what others are told,
 until when an answer is remembered) is decided here.
@@ -65,7 +65,7 @@ class Known:
         return record if record is not None and record.fresh(now, self.limits) else None
 
     def was_refused(self, name: SecretName) -> bool:
-        """Whether the vault's last word on it was that it is there and not given."""
+        """Whether the vault's last answer was that the secret exists and may not be read."""
         record = self.records.get(name.key)
         return record is not None and isinstance(record.verdict, Refused)
 
@@ -75,7 +75,7 @@ class Known:
         return record is not None and isinstance(record.verdict, Disabled)
 
     def is_over(self, record: Record, now: float) -> bool:
-        """Whether nothing is known any more that could be of use: neither a version, nor an absence, nor a refusal.
+        """Whether a record can be dropped: it has neither a version, nor an absence or a refusal that still holds.
 
         A refusal is kept for `ttl` after it was in force: it tells which names are worth a request.
         """
@@ -186,7 +186,7 @@ class Known:
                 self._check(record)
 
     def let_go(self, record: Record) -> None:
-        """Nobody needs it any more."""
+        """Drop a name that nobody needs any more."""
         if record.version is not None:
             self.store.drop(record.name, record.version)
         self.records.pop(record.name.key, None)

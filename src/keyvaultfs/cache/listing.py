@@ -24,8 +24,8 @@ class Listing:
         items: what has come so far, without duplicates.
         complete: whether that is all.
         failure: why it will never be complete.
-        worth: how many pages it may have; with more it is given up.
-        quiet: whether nobody is to hear of a refusal, since nothing depends on it.
+        worth: how many pages it may have; it is given up beyond them, since single gets are cheaper.
+        quiet: whether a refusal is not logged, since nothing depends on this listing.
         proof: since when a name that it lacks counts as absent: when the last reading began that somebody asked for.
         shown: what of a whole one is shown, once somebody has asked.
     """

@@ -1,4 +1,4 @@
-"""Who reads the listing when: one reading for all who want it, and the last whole one for a while."""
+"""The vault's listing: read once for all who want it at the same time, and kept for `list_ttl`."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ class Listings:
         return self.reading
 
     def names_known(self) -> int:
-        """How many names the vault has, as far as anybody has seen."""
+        """How many names the vault has, as far as listings and gets have shown."""
         return max(len(self._known.records), self._most)
 
     @property
     def size(self) -> int:
-        """How many names the vault had at the last look, or at least had; 0 when nobody has looked."""
+        """How many names the vault had when it was last listed, at least; 0 if it never was."""
         return self._most
 
     def usable(self, now: float) -> bool:
@@ -191,5 +191,5 @@ class Listings:
                     self.heard(item, sent)
 
     def _shown(self, items: Collection[ListItem]) -> tuple[ListItem, ...]:
-        """A disabled one is left out: whoever walks a directory would stumble over what cannot be read."""
+        """Without disabled secrets: a program that walks a directory would fail at a file that it cannot read."""
         return tuple(item for item in items if item.properties.enabled and self._matches(item.name))

@@ -28,7 +28,7 @@ class Outage:
         return self._on
 
     def failed(self, what: str, exc: Exception, sent: float) -> None:
-        """A request begun at `sent` got no good answer. If others were answered since, only `what` is in trouble."""
+        """A request sent at `sent` got no answer of the vault's. If a later one did, only `what` is in trouble."""
         if isinstance(exc, BadAnswer) or self.last_answer >= sent:
             self._causes.begin(_NO_ANSWER, what, **facts(exc))
             return

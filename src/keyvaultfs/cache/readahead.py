@@ -13,7 +13,7 @@ _SKIP = 3
 
 @dataclass(slots=True)
 class ReadAhead:
-    """Told which place of the listing was asked for, it says which ones to fetch."""
+    """Called with the position in the listing of each name that is asked for; answers with those to fetch ahead."""
 
     window: int = WINDOW
     _last: int = -10
@@ -21,7 +21,7 @@ class ReadAhead:
     _fetched: int = 0
 
     def asked(self, position: int, *, missed: bool, end: int) -> range:
-        """The places to fetch now: none before the second miss in a row, and none from `end` on."""
+        """The positions to fetch now: none before the second miss in a row, and none from `end` on."""
         if position == self._last and not missed:
             return range(0)  # the kernel looks a listed name up twice
         if 0 < position - self._last <= _SKIP and self._streak:

@@ -84,7 +84,7 @@ class Refresher:
         listings.heard, listings.heard_all = self.listed, self.listed_all
 
     async def run(self) -> None:
-        """Look again and again at what is due. Runs until cancelled."""
+        """Check whatever is due, again and again. Runs until cancelled."""
         for name in self._prefetch_names:
             self._fetches.soon(self._known.record(name))
         ticks = 0
@@ -96,7 +96,7 @@ class Refresher:
             await trio.sleep(self._tick)
 
     def listed(self, item: ListItem, sent: float) -> None:
-        """A line of a listing whose page was asked for at `sent`."""
+        """Take in a line of a listing, whose page was asked for at `sent`."""
         record = self._known.records.get(item.name.key)
         if record is None or record.version is None or record.properties is None:
             if record is not None:
@@ -119,7 +119,7 @@ class Refresher:
             self._known.is_unchanged(record, sent)
 
     def listed_all(self, listing: Listing) -> None:
-        """A listing came to its end: names that it lacks are asked for singly, since names may move between pages."""
+        """Take in the end of a listing. Names that it lacks are asked for singly: they may have moved between pages."""
         if trio.current_time() >= self._round:
             lead = freshness.lead(self._limits.ttl, self._rng)
             self._round = freshness.ends(listing.began, self._limits) - lead

@@ -68,14 +68,14 @@ def id_of_version(file: File, properties: Properties, *, decode: bool) -> str:
 
 
 def decoded_id(file: File, version: str, decoding: int) -> str:
-    """The edition of what the first layout of the inode table knew as a version and a number for its decoding."""
+    """The id of an edition that the first layout of the inode table had as a version and a number for its decoding."""
     if not decoding or not file.recipe.sources:
         return version
     return _id(file.recipe, [(file.recipe.sources[0], Version(version), tuple(Decoding)[decoding])])
 
 
 def way(recipe: Recipe) -> str:
-    """The same for all editions that a recipe makes of its secrets."""
+    """A name of a recipe and its secrets: the same for all editions that it makes of them."""
     pieces = [recipe.identity, *(source.identity for source in recipe.sources)]
     return hashlib.blake2b("\0".join(pieces).encode(), digest_size=8).hexdigest()
 

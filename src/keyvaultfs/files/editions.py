@@ -78,7 +78,7 @@ class Editions:
         return self._without_asking(file, self._sources.peek)
 
     def last(self, file: File) -> Edition | None:
-        """As `peek`, of what was last heard of, whether it may be served or not."""
+        """The edition that was last found, even if it is too old to be served. Never waits, and makes nothing hot."""
         return self._without_asking(file, self._sources.last)
 
     def _without_asking(self, file: File, find: Callable[[Source], Part | None]) -> Edition | None:
@@ -100,13 +100,13 @@ class Editions:
             return None
 
     def refused(self, file: File) -> Edition:
-        """What stands for a file after `get` raised Refused, for as long as that is remembered: it has no bytes."""
+        """The edition without bytes that stands for a file after `get` raised Refused, while that is remembered."""
         now = trio.current_time()
         expires = max(self._cache.refused(source.name).expires for source in file.recipe.sources)
         return Edition(file, UNREADABLE, (), None, None, now, max(now, expires), stale=False)
 
     def is_disabled(self, file: File) -> bool:
-        """Whether one of its secrets is switched off in the vault, and so in no listing."""
+        """Whether one of its secrets is disabled in the vault, and so in no listing."""
         return any(self._cache.is_disabled(source.name) for source in file.recipe.sources)
 
     def listed(self, file: File, properties: Properties) -> str:
@@ -214,7 +214,7 @@ class Editions:
         return shown
 
     def _left_good(self, wanted: Edition) -> Edition | None:
-        """The last edition that a predecessor made by the same recipe; of which versions is not known any more."""
+        """The last edition that a predecessor made by the same recipe. Of which versions it was made is not known."""
         found = self._contents.newest(wanted.file)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""A rotation as a rename(2): what the child that renames is told, and how it is known (DESIGN §2).
+"""A rotation as a rename(2): how the child that renames is recognized, and what it is answered (DESIGN §2).
 
 The keeper's child renames a made-up name over the secret's. The made-up name is random and used once, so whoever looks
 it up is that child, and it is answered as nobody else is: the made-up name is the new inode, the secret's name the old

@@ -1,4 +1,4 @@
-"""Inodes that lost their names and are held all the same, as by a bind mount: they come to show what the name shows."""
+"""Inodes that a bind mount holds though they lost their names: each comes to show what its name shows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.notifications import Notifications
 
 BOUNDED_SECONDS = 0.3
-"""How long a request of the kernel waits for what the kernel is told."""
+"""How long a request of the kernel waits for an announcement."""
 
 _LET_GO_SECONDS = 0.1
 
 
 class Bound:
-    """Has the kernel fetch their attributes anew, so that it has the size before anybody opens them.
+    """Has the kernel fetch the attributes of such inodes anew, so that it has the new size before anybody opens one.
 
     Args:
         current: the inode that a name stands for, as far as is known without asking anybody.

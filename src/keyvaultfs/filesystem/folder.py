@@ -1,4 +1,4 @@
-"""What the folder shows, and what of it watchers are yet to be told. No I/O, no clock."""
+"""Which names the folder shows, and which changes of them are still to be announced to watchers. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Folder:
     """Takes in what listings, look-ups and refreshes say of names.
 
     Args:
-        pending: is given each name of which watchers are to be told something.
+        pending: called with each name that has a change to be announced.
     """
 
     def __init__(self, table: InodeTable, pending: Callable[[Dirent], None]) -> None:
@@ -62,7 +62,7 @@ class Folder:
         self._noted(dirent, was)
 
     def changed(self, name: File, updated: int | None) -> None:
-        """A name stands for something else, and nobody has looked for what."""
+        """A name stands for another version, and nobody has asked yet for which."""
         dirent = self._table.dirents.of(name)
         was = dirent.pending
         if not dirent.present:

@@ -1,4 +1,4 @@
-"""Has the kernel drop what it remembers of names, so that it looks them up anew."""
+"""Has the kernel drop its entries of names, so that it looks them up again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Forgetting:
-    """One name after the other, each once however often it is asked for: a notification may wait for a directory."""
+    """A queue of names, each in it once, and worked off one by one: a notification may wait for a directory."""
 
     def __init__(self, table: InodeTable, notifications: Notifications) -> None:
         self._table = table
@@ -26,17 +26,17 @@ class Forgetting:
         self._stirred = trio.Event()
 
     def entries(self, names: Iterable[tuple[int, bytes]]) -> None:
-        """These names: a directory and a name in it; best effort."""
+        """Queue these entries, each a directory and a name in it; best effort."""
         self._names.update(dict.fromkeys(names))
         self._stirred.set()
 
     def everything(self) -> None:
-        """All names, folders as well, and the attributes of all inodes."""
+        """Queue all names, of folders too, and have the attributes of all inodes asked for again."""
         self._attributes = True
         self.entries(self._table.entries.of_files() + self._table.entries.of_folders())
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Work the queue off. Runs until cancelled."""
         while True:
             self._stirred = trio.Event()
             while self._names:

@@ -1,4 +1,4 @@
-"""What the worker tells the kernel by itself: to ask again for attributes, and to drop an entry."""
+"""FUSE's notifications: have the kernel ask again for an inode's attributes, or drop an entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 60.0
 
 
 class Kernel(Protocol):
-    """The notifications, which block: the second takes the directory's lock."""
+    """The notifications as blocking calls. `entry` waits for the directory's lock, which a look-up may hold."""
 
     def inode(self, inode: int) -> None:
         """Make the kernel ask for an inode's attributes again; OSError ENOENT if it no longer has it."""

@@ -1,4 +1,4 @@
-"""Which bytes an OPEN gets: those of the inode, and for one that lost its name only ever with their own size."""
+"""Which bytes an OPEN gets. An inode without a name shows new bytes only once the kernel has their size."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ class Opener:
         return self._opened(node), False
 
     async def _send_back(self, node: Node, thread: int) -> None:
-        """Whoever came by the name just before it passed on gets the new inode.
+        """Answer ESTALE, if that leads to the new inode: to one who came by the name just before it passed on.
 
-        Had he the old one open instead, showing new bytes, a watch on it would not hear of its end. Just after a
-        take-over nobody is sent back: it may be his second try, and the look-up of it a predecessor's.
+        With the old inode open, and showing new bytes, a watch on it would not hear of its end. Just after a
+        take-over nobody is sent back: it may be the second try, after a look-up that the predecessor answered.
         """
         if node.state is State.SUPERSEDED and self._rotation.can_wait():
             with trio.move_on_after(BOUNDED_SECONDS):

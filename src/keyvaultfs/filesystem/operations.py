@@ -344,7 +344,7 @@ class Operations(pyfuse3.Operations):
         return attributes.directory(appearance, inode, appearance.dir_mode, changed)
 
     def _shown_folder(self, folder: Directory) -> pyfuse3.EntryAttributes:
-        """Of a folder that is looked up; counts as a reference to it."""
+        """The attributes of a folder that is looked up, which counts as a reference to it."""
         directory = self._table.directories.of(folder)
         self._table.looked_up(directory)
         found = self._folder_attributes(directory.inode, folder)
@@ -366,7 +366,7 @@ class Operations(pyfuse3.Operations):
         return found
 
     def _never(self) -> pyfuse3.EntryAttributes:
-        """No file can have that name: the kernel may remember it, where no configuration can come to name one."""
+        """ENOENT for a name that no file can have. The kernel may remember it unless a configuration may name it."""
         absent = pyfuse3.EntryAttributes()
         absent.st_ino = 0
         absent.entry_timeout = 0.0 if self._files.tree.written else attributes.FOREVER
@@ -408,7 +408,7 @@ class Operations(pyfuse3.Operations):
         return max(0.0, self.systemd.seconds() - BOUNDED_SECONDS) if ctx.pid == 1 else math.inf
 
     def _text_again(self, fh: int, off: int) -> bytes:
-        """A control file that a predecessor opened and that nobody has begun to read: half of it would be another's."""
+        """The text of a control file that a predecessor opened; none if it was read in part: the rest would differ."""
         inode = fh & ((1 << _INODE_BITS) - 1)
         if off or fh >> 62 != 1 or inode not in control.FILES.values():
             raise pyfuse3.FUSEError(errno.EIO)

@@ -51,7 +51,7 @@ class Reader:
         path: below the mount point.
         edition: the version that it last opened.
         opens: how often it did.
-        counted: how many of these `last` is of.
+        counted: the number of opens when `last` was noted.
         touched: whether it closed something, or first opened another version, since it was last written.
     """
 
@@ -118,7 +118,7 @@ class Readers:
         return reader
 
     def closed(self, handle: int) -> None:
-        """A handle was closed; any may be told."""
+        """A handle was closed, be it of a secret's file or not."""
         reader = self.by_handle.pop(handle, None)
         if reader is not None:
             reader.touched = True

@@ -37,7 +37,7 @@ _LOOKUP_TO_OPEN_SECONDS = 0.05
 
 
 class Resolver:
-    """Joins the files, which know editions, with the inode table, which knows what the kernel was told."""
+    """Joins the files, which know editions, with the inode table, which knows what the kernel has."""
 
     def __init__(
         self, editions: Editions, table: InodeTable, rotation: Rotation, appearance: Appearance
@@ -60,7 +60,7 @@ class Resolver:
             spelling: its name, as the kernel has it.
             patience: seconds after which what is known is good enough.
             uid: who looks it up.
-            thread: that looks it up.
+            thread: the id of the thread that looks it up.
         """
         self.waiting[file.key] += 1
         try:
@@ -88,9 +88,9 @@ class Resolver:
         return self._tell(node, spelling, edition.expires - now, now, thread)
 
     async def _pass_on(self, file: File, node: Node | None) -> bool:
-        """The name stands for `node`. If the kernel was told of another inode, watchers hear of it first.
+        """Give the name to `node`. If the kernel has another inode for it, watchers hear of the change first.
 
-        Or the event that waits for the last close of the old one comes too early (tried). A look-up that holds the
+        Else the event that waits for the last close of the old one comes too early (tried). A look-up that holds the
         directory's lock waits in vain, hence the bound; and it does not wait while others hold that lock.
         """
         held = self._table.entries.nodes.get(file.key)
@@ -112,7 +112,7 @@ class Resolver:
     def lookup_now(self, file: File, spelling: bytes, thread: int = 0) -> pyfuse3.EntryAttributes | None:
         """As `lookup`, where that need not wait: the kernel was told of this inode, and it is fresh. Else None.
 
-        Of an open that was sent back it need not be fresh: the name has passed on to it after that open began.
+        After an open that was sent back it need not be fresh: the name passed on to it after that open began.
         """
         node = self._table.entries.nodes.get(file.key)
         now = trio.current_time()
@@ -131,7 +131,7 @@ class Resolver:
         return self._tell(node, spelling, self._editions.left(edition, now), now, thread)
 
     def _again(self, file: File, held: Node | None, thread: int) -> Node | None:
-        """What the name has passed on to, for a thread whose open was sent back, and waited for its announcement."""
+        """The inode that the name has passed on to, for a thread whose open was sent back, without another wait."""
         first = self.retries.first(file.key, thread)
         if first is None:
             return None
@@ -153,7 +153,7 @@ class Resolver:
         return known
 
     async def _named(self, file: File, patience: float, uid: int | None) -> Edition:
-        """As `edition`; but what cannot be read is there all the same, or whoever walks a directory would stumble."""
+        """As `edition`, but a file that may not be read is no error: whoever walks a directory would fail at it."""
         try:
             return await self.edition(file, patience, uid)
         except Refused:
@@ -177,7 +177,7 @@ class Resolver:
         return attributes.secret(self._appearance, node, self._table.content(node), entry_timeout=left), node
 
     def listed_version(self, name: SecretName, item: VersionItem) -> tuple[pyfuse3.EntryAttributes, Node]:
-        """The same for versions/NAME/VERSION. An inode that the kernel does not take is to be let go."""
+        """The same for versions/NAME/VERSION. The caller lets an inode go that the kernel does not take."""
         file = of_version(f"{name}/{item.version}")
         edition = self._editions.listed(file, item.properties)
         node = self._table.find(file, edition, pinned=True)
@@ -216,7 +216,7 @@ class Resolver:
         return len(self.waiting)
 
     def child_attributes(self, found: Node | InodeT) -> pyfuse3.EntryAttributes:
-        """What the keeper's child is told of an inode, for the moment; 0 is none."""
+        """The attributes of an inode as the keeper's child gets them, good for a moment; inode 0 is none."""
         if not isinstance(found, int):
             return attributes.secret(self._appearance, found, self._table.content(found))
         if not found:

@@ -1,7 +1,7 @@
-"""Opens that ended with ESTALE, which the kernel repeats: once, by way of the name, and it must not fail again.
+"""Opens that were answered with ESTALE. The kernel repeats each once, by way of the name; that must not fail again.
 
-The second time it looks the name up whatever it has of it, so an OPEN by the thread that was sent back is told by the
-look-up before it. If none came, no name led to the inode: it is a bind mount's, or /proc/PID/fd's. No I/O, no clock.
+Before the second try the kernel always looks the name up, so a look-up and then an OPEN by the same thread are the
+second try. An OPEN without a look-up came by a bind mount or by /proc/PID/fd, and no name led to it. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Came(Enum):
 
 @dataclass(slots=True)
 class _Retry:
-    """What is known of one thread's open. `first` is the inode that it was sent back from, None if a take-over was."""
+    """One thread's open. `first` is the inode that it was sent back from; None if a take-over sent it back."""
 
     first: Node | None
     given: Node | None
@@ -42,7 +42,7 @@ class _Retry:
 
 
 class Retries:
-    """Who was sent back, and by which look-up he came again. Threads are told by their ids; times are trio's."""
+    """The threads that were sent back, by id, and the look-ups by which they came again. Times are trio's."""
 
     def __init__(self) -> None:
         self.waiting: dict[tuple[str, int], _Retry] = {}

@@ -1,4 +1,4 @@
-"""A change in the vault -> what watchers hear of it, and when, in an order that loses no event (DESIGN §2)."""
+"""Which changes in the vault are announced to watchers, when, and in an order that loses no event (DESIGN §2)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOOK_AGAIN_SECONDS = 0.02
 
 
 class Names(Protocol):
-    """What is known of names."""
+    """What rotation asks about names."""
 
     def current(self, name: File) -> Node | None:
         """The inode that a name stands for, as far as is known without asking anybody."""
@@ -48,11 +48,11 @@ class Names(Protocol):
 
 
 class Rotation:
-    """Announces, one name after the other: those first that somebody waits for.
+    """Announces changes one name after the other, beginning with those that a look-up waits for.
 
     Args:
         ask: asks the keeper to have something done (`Announcements`).
-        names: what is known of names.
+        names: answers questions about names.
         renames: whether to announce by rename.
         refreshes: whether the keeper can have an inode's attributes fetched by its handle.
         put_off: seconds for which an announcement is put off, at most, while a look-up waits for the network.
@@ -110,14 +110,14 @@ class Rotation:
                 self.folder.changed(node.name, None)
 
     def supersede(self, node: Node, version: str | None = None, updated: int | None = None) -> trio.Event:
-        """An inode loses its name: at once, from any handler.
+        """Take the name from an inode. Any handler may call this; the change is announced later.
 
         Args:
             version: what the name stands for now; None if for nothing.
             updated: of that version.
 
         Returns:
-            An event set when the kernel has been told, or could not be.
+            An event that is set when the change was announced, or could not be.
         """
         self._table.supersede(node)
         if version is None or (version == UNREADABLE and self._names().is_hidden(node.name)):
@@ -153,7 +153,7 @@ class Rotation:
         return not self._names().hanging()
 
     def stir(self) -> None:
-        """The folder may have changed."""
+        """Look for something to announce: the folder may have changed."""
         self._stirred.set()
 
     def reload(self) -> None:
@@ -164,7 +164,7 @@ class Rotation:
         self.forgetting.everything()
 
     async def follow(self, changes: trio.MemoryReceiveChannel[tuple[Changed, ...]]) -> None:
-        """Take in what shows something else now: the whole set before the first is told. Runs until cancelled."""
+        """Take in sets of changed files: all of a set pass on before the first is announced. Runs until cancelled."""
         async for changed in changes:
             for change in changed:
                 self._take_in(change)
@@ -209,7 +209,7 @@ class Rotation:
                     done.set()
 
     def _is_news(self, node: Node, version: str) -> bool:
-        """Whether watchers have not heard that the name passes from `node` on to `version`."""
+        """Whether watchers have not heard yet that the name passes from `node` to `version`."""
         dirent = self._table.dirents.by_key.get(node.name.key)
         return dirent is None or not dirent.present or dirent.version not in {None, version}
 
@@ -225,7 +225,7 @@ class Rotation:
             waiting.set()
 
     async def _tell_the_folder(self) -> None:
-        """Its times have moved; a rename makes the kernel ask for them, anything else does not."""
+        """Have the kernel ask for the folder's new times, which it does by itself only after a rename."""
         if self._table.changed != self._seen_changed:
             self._seen_changed = self._table.changed
             await self._notifications.attributes(ROOT)

@@ -1,4 +1,4 @@
-"""How watchers are told of one change.
+"""How one change is announced to watchers.
 
 By rename and unlink where the keeper can have them done (`announcements`), else by notifications, of which a watcher of
 the folder hears nothing.
@@ -39,11 +39,11 @@ _IS_TRIED_AGAIN = frozenset({errno.EAGAIN, errno.ECHILD, errno.ETIMEDOUT, errno.
 
 
 class Telling:
-    """Tells one change after the other.
+    """Announces one change after the other.
 
     Args:
         renames: whether by rename.
-        switched: is told when a name has passed on.
+        switched: called when a name has passed on to its new inode.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Telling:
         self.renames = renames
 
     def resume(self, dirent: Dirent) -> None:
-        """Know the child again that a predecessor has asked for."""
+        """Recognize the child that a predecessor has asked for."""
         self._announcements.begin(_do(dirent), dirent)
 
     async def tell(self, dirent: Dirent) -> None:
-        """Tell what is pending of a name. It may have moved on by then, and be pending again."""
+        """Announce what is pending for a name. Meanwhile it may change again, and so be pending again."""
         if self.renames:
             await self._by_rename(dirent)
         if dirent.pending and not self.renames:
@@ -105,7 +105,7 @@ class Telling:
         await self._by_notification(dirent)
 
     def _is_done(self, one: Announcement, dirent: Dirent, code: int) -> bool:
-        """What is to be gone on with keeps its token."""
+        """Whether an announcement is over; one that must go on keeps its token."""
         done = one.answered and code in _IS_DONE
         if done or code not in _IS_TRIED_AGAIN:
             dirent.token, dirent.answered = b"", False

@@ -50,7 +50,7 @@ class Mail:
         return [*found, process.log_fd] if process.log_open else found
 
     def messages(self, process: WorkerProcess, now: float) -> Iterator[Message]:
-        """Those that are there, as many as may be read now."""
+        """The messages that have come, up to the number that may be read now."""
         for _ in range(_IN_A_TURN):
             if not self._messages.take(now):
                 self._rest_until = now + _REST_SECONDS

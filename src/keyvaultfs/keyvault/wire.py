@@ -160,7 +160,7 @@ def error(body: bytes) -> ErrorBody | None:
 
 
 def _word(code: object) -> str:
-    """A code that can stand in a log."""
+    """The code, if it can stand in a log."""
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
 
 

@@ -42,7 +42,7 @@ class TakeoverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What the kernel was told, and the descriptor that libfuse reads."""
+    """The answer that the kernel has for its INIT, and the descriptor that libfuse reads."""
 
     init_answer: bytes
     fd: int
