@@ -9,7 +9,7 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakValueDictionary, ref
@@ -55,11 +55,11 @@ class FileKey:
     """Stands in the place of a secret's name for bytes that a file was made of. No secret's name has a slash."""
 
     path: str
+    key: str = field(init=False, repr=False, compare=False)
+    """apart from every folded name"""
 
-    @property
-    def key(self) -> str:
-        """Apart from every folded name."""
-        return "/" + self.path
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", "/" + self.path)
 
     @property
     def spelling(self) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _RECIPE = "recipe"
 """The tag of a record that says how its bytes were made."""
 
+_MOST_KEYS = 4096
+
 
 class Made:
     """Bytes by file and edition.
@@ -26,10 +28,17 @@ class Made:
 
     def __init__(self, store: ValueStore) -> None:
         self._store = store
+        self._keys: dict[str, FileKey] = {}
+        """by the file's key: each warm open asks for one"""
 
     def get(self, key: str, edition: str) -> SecretValue | None:
         """The bytes that were made for an edition of a file."""
-        return self._store.get(FileKey(key), Version(edition))
+        known = self._keys.get(key)
+        if known is None:
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            known = self._keys[key] = FileKey(key)
+        return self._store.get(known, edition)  # type: ignore[arg-type]  # Version() is a call
 
     def put(self, key: str, edition: str, value: SecretValue, recipe: str, facts: Properties) -> None:
         """Keep the bytes of an edition of a file.

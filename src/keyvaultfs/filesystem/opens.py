@@ -77,8 +77,9 @@ class Opens:
         asker = self._askers.of(ctx)
         if answer is not None:
             recent = self._recent.get((inode, ctx.pid))
-            if recent is not None and recent[0].asker is asker:
-                self._note(inode, ctx, code, answer)
+            if recent is not None and recent[0].asker is asker and recent[1].content_inode == inode:
+                recent[0].opens += 1
+                self._by_handle[answer.fh] = recent[0]
             else:
                 self._note_anew(inode, ctx, answer.fh, asker)
         assert self._audit is not None
