@@ -44,13 +44,15 @@ class Opener:
             }
         )
         self._switching: dict[int, trio.Event] = {}
+        # As trio.current_time(), which finds the clock anew with each call.
+        self._now = trio.lowlevel.current_clock().current_time
 
     def open_now(self, node: Node, thread: int = 0) -> tuple[Handle, bool] | None:
         """As `open`, where that need not wait, else None."""
         current = node.state is _CURRENT
         if not current and node.pinned and node.version != UNREADABLE:
             return self._opened(node), True
-        now = trio.current_time()
+        now = self._now()
         if self._retries.waiting and self._came_again(node, thread, now):
             return self._opened(node), current
         edition = self._editions.opened(node.name, now)

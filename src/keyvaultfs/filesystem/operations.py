@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keyvaultfs.filesystem.control import Control
     from keyvaultfs.filesystem.directory import Line, SmallDirectory
     from keyvaultfs.filesystem.inodes.nodes import Directory as Folder
-    from keyvaultfs.filesystem.inodes.nodes import Dirent, Handle, Node
+    from keyvaultfs.filesystem.inodes.nodes import Dirent, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.opener import Opener
     from keyvaultfs.filesystem.opens import Opens
@@ -157,7 +157,11 @@ class Operations(pyfuse3.Operations):
         if node.name.access.units is not None:
             self._check_unit(node.name, ctx.pid)
         opened = self._opener.open_now(node, ctx.pid)
-        return self._open(node, ctx) if opened is None else self._opened(opened, ctx)
+        if opened is None:
+            return self._open(node, ctx)
+        if ctx.pid == 1:
+            self.of_systemd.add(opened[0].fh)
+        return pyfuse3.FileInfo(opened[0].fh, False, opened[1])
 
     @request
     def read(self, fh: FileHandleT, off: int, size: int) -> Answer[bytes]:
@@ -243,13 +247,10 @@ class Operations(pyfuse3.Operations):
         return []
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
-        return self._opened(await self._opener.open(node, self._patience(ctx), ctx.uid, ctx.pid), ctx)
-
-    def _opened(self, opened: tuple[Handle, bool], ctx: RequestContext) -> pyfuse3.FileInfo:
-        handle, keep_cache = opened
+        handle, keep_cache = await self._opener.open(node, self._patience(ctx), ctx.uid, ctx.pid)
         if ctx.pid == 1:
             self.of_systemd.add(handle.fh)
-        return pyfuse3.FileInfo(handle.fh, False, keep_cache)
+        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
 
     def _open_control(self, inode: InodeT) -> pyfuse3.FileInfo:
         if inode >= FIRST_HASHED:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, cast
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.files import tree as trees
 from keyvaultfs.files.edition import decoded_id
-from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent, Handle, Node, State
+from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent, Node, State
 from keyvaultfs.model import SecretName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from mmap import mmap
 
     from pyfuse3 import InodeT
 
@@ -35,7 +34,7 @@ CHANGED_AT, LISTED_AT = 24, 32
 _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")
-_HANDLE_BODY = struct.Struct("<Bxxxxxx QQQ")  # the same without the kind
+HANDLE_BODY = struct.Struct("<Bxxxxxx QQQ")  # the same without the kind
 # kind, flags, length of name, lookups; inode, updated; version, token; name; version and updated as given to the child
 _DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s 16sq")
 # kind, length of name, lookups; inode; name
@@ -144,13 +143,6 @@ def pack_dirent(dirent: Dirent, length: int, name: bytes) -> bytes:
 def pack_directory(directory: Directory, length: int, name: bytes) -> bytes:
     """The record of a directory, as `pack_node`."""
     return _DIRECTORY.pack(IS_DIRECTORY, length, lookups(directory.lookups), directory.inode, name)
-
-
-def write_handle(handle: Handle, where: mmap, start: int) -> None:
-    """Write the record of an open file in its place; each open does, so no bytes are made for it."""
-    inode, content = handle.node.inode, handle.content.inode
-    _HANDLE_BODY.pack_into(where, start + 1, handle.settled, handle.fh, inode, content)
-    where[start] = IS_HANDLE  # last: see `Slots`
 
 
 def pack_text(raw: bytes, digest: bytes) -> list[bytes]:

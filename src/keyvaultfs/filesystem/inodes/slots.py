@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SLOT = 256
 _GROW = 256
+_HANDLE_BODY, _IS_HANDLE = records.HANDLE_BODY, records.IS_HANDLE
 
 
 def check(fd: int) -> None:
@@ -117,8 +118,12 @@ class Slots:
         )
 
     def write_handle(self, handle: Handle) -> None:
-        """Write an open file into its slot."""
-        records.write_handle(handle, self._map, handle.slot * _SLOT)
+        """Write an open file into its slot; in place, since each open does."""
+        start, table = handle.slot * _SLOT, self._map
+        _HANDLE_BODY.pack_into(
+            table, start + 1, handle.settled, handle.fh, handle.node.inode, handle.content.inode
+        )
+        table[start] = _IS_HANDLE  # last, as in `_put`
 
     def write_settled(self, handle: Handle) -> None:
         """Write that the kernel has had the answer which made a handle that was written before."""
