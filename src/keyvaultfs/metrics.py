@@ -110,7 +110,7 @@ GAUGES = {
     "vault_last_answer_age_seconds": "Seconds since the vault last answered; absent when it never has.",
     "token_left_seconds": "Seconds until the token ends; 0 without one.",
     "workers_started": "Workers that served this mount, this one included.",
-    "files_broken": "Files whose newest bytes cannot be made of what the vault gave. Not those that the vault refuses.",
+    "files_broken": "Files that cannot be made of what the vault gave, or lacks. Not those that it refuses.",
     "refused_secrets": "Secrets that could be read and that the vault refuses now, while somebody asks for them.",
     "stale_values": "Values older than ttl that are served because nobody answers.",
     "known_names": "Secrets that are known, from listings and gets.",

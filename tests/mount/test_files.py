@@ -329,7 +329,7 @@ def test_wait_says_of_each_file_why_it_cannot_be_made_and_nothing_of_others(
     assert done.returncode == 1
     port, gone = done.stderr.splitlines()
     assert port.endswith("(it cannot be made: the value has no such field)")
-    assert gone.endswith("/gone: there is no such file")
+    assert gone.endswith("/gone: there is no such file (it cannot be made: the vault has no secret none)")
 
 
 def ended(child: subprocess.Popen[bytes]) -> bool:

@@ -273,7 +273,7 @@ def test_status_says_of_each_broken_file_why(vault: VaultProcess, mount: Mounter
     lines = keyvaultfs("status", kv.where).stdout.splitlines()
     assert lines[2] == "2 problems:"
     assert lines[3].startswith("  FAIL  app/tls.pem cannot be made: the value is neither PEM nor ")
-    assert lines[4].strip().startswith("mend the secret's value")
+    assert lines[4].strip().startswith("mend the secret, or")
     assert lines[5].startswith("  FAIL  app/user cannot be made: the value is no JSON (for ")
     vault.set("late", "[")
     keyvaultfs("refresh", kv.where)
@@ -308,6 +308,33 @@ def test_a_secret_that_is_taken_away_is_counted_while_somebody_wants_it(
     for name in ("pw", "other"):
         kv.wait_for(name, "x")
     assert kv.metric("refused_secrets") == 0
+
+
+def test_a_file_whose_secret_is_not_there_is_told_with_its_secret(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", "x")
+    vault.set("hidden", "x", tags={"env": "test"})
+    config = tmp_path / "mount.toml"
+    config.write_text(
+        "[files.\"app.env\"]\ntemplate = \"{{ secret('pw') }} {{ secret('nosuch') }}\"\n"
+        '[files.before]\nsecret = "pw"\nprevious = 1\n[files.hidden]\nsecret = "pw"\n'
+    )
+    kv = mount(f"config={config}", "negative_ttl=1", "ttl=1")
+    done = keyvaultfs("wait", "--timeout", "0.5", kv / "app.env", kv / "before", kv / "hidden")
+    assert "app.env: there is no such file (it cannot be made: the vault has no secret nosuch)" in done.stderr
+    text = keyvaultfs("status", kv.where).stdout
+    assert "  FAIL  app.env cannot be made: the vault has no secret nosuch (for " in text
+    assert "  FAIL  before cannot be made: there is no such earlier version of pw (for " in text
+    assert "hidden" not in text
+    assert kv.metric("files_broken") == 2
+    with contextlib.suppress(OSError):
+        (kv / "made-up").read_text()
+    vault.set("nosuch", "y")
+    vault.set("pw", "z")
+    kv.wait_for("app.env", "z y")
+    kv.wait_for("before", "x")
+    assert kv.metric("files_broken") == 0
 
 
 @pytest.mark.slow

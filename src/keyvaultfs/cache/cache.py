@@ -281,6 +281,11 @@ class Cache:
                     found[str(record.name)] = record.properties.expires
         return found
 
+    def lacks(self, name: SecretName) -> bool:
+        """Whether the vault's last word on a name was that it has no such secret."""
+        record = self.records.get(name.key)
+        return record is not None and isinstance(record.verdict, NotFound)
+
     def taken(self) -> int:
         """How many secrets could be read and are refused now, as far as anybody has asked for them of late."""
         return sum(record.taken for record in self.records.values())

@@ -87,7 +87,7 @@ def _of_the_token(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _broken(file: dict[str, Any]) -> dict[str, Any]:
-    cure = "mend the secret's value, or what the configuration says of the file"
+    cure = "mend the secret, or what the configuration says of the file"
     return _problem(f"{file['path']} cannot be made: {file['reason']}", file["seconds"], cure)
 
 

@@ -1,4 +1,4 @@
-"""Files whose newest versions cannot be made into them: logged once each, and shown in ``status``."""
+"""Files whose newest versions, if any, cannot be made into them: logged once each, and shown in ``status``."""
 
 from __future__ import annotations
 

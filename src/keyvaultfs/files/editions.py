@@ -29,6 +29,12 @@ _WORST = (NotFound, Refused, Exception)
 """What a file of several secrets fails with: missing before refused before nobody answered."""
 
 
+_MISSING = {
+    "NotShown": "include=, exclude= or tags= leave out",
+    "NoPreviousVersion": "there is no such earlier version of",
+}
+
+
 class Editions:
     """Answers which edition a file has now, and gives out its bytes.
 
@@ -62,9 +68,15 @@ class Editions:
         sources = file.recipe.sources
         if not sources:
             raise NotFound("NoSuchFile")
-        parts = (
-            (await self._sources.get(sources[0], uid),) if len(sources) == 1 else await self._all_parts(file)
-        )
+        try:
+            parts = (
+                (await self._sources.get(sources[0], uid),)
+                if len(sources) == 1
+                else await self._all_parts(file)
+            )
+        except NotFound as exc:
+            self._is_missing(file, exc)
+            raise
         edition = of_parts(file, parts, decode=self._decode)
         if not self._needs_making(edition):
             return self._shown(edition)
@@ -72,6 +84,16 @@ class Editions:
         for part in parts:
             values[part.source] = await self._cache.value(part.name, part.version)
         return self._make(edition, values)
+
+    def _is_missing(self, file: File, exc: NotFound) -> None:
+        """A file that the configuration names is not there: whoever wrote it wants to know for want of what."""
+        if file.named:
+            names = [source.name for source in file.recipe.sources]
+            lacking = [str(name) for name in names if self._cache.lacks(name)] or [
+                str(name) for name in names
+            ]
+            why = f"{_MISSING.get(exc.cause, 'the vault has no secret')} {', '.join(dict.fromkeys(lacking))}"
+            self.broken.begin(file.path, "", why, trio.current_time())
 
     def peek(self, file: File) -> Edition | None:
         """What is known and may be served while nobody answers. Never waits, and makes nothing hot."""
