@@ -150,3 +150,12 @@ def test_all_of_it_is_shown_in_under_a_second(capsys: pytest.CaptureFixture[str]
     readers.snapshot(current(NEW), lambda _: OLD)
     with capsys.disabled():
         print(f"\n{MOST} readers of as many files: {time.perf_counter() - begin:.3f} s")
+
+
+def test_it_takes_the_memory_of_those_that_it_knows_and_no_more(fd: int) -> None:
+    for life in range(3):
+        readers = Readers(fd, Asker, lambda _: True)
+        assert len(readers.snapshot(current(OLD), lambda _: None)["files"]) == life
+        readers.opened(f"pw{life}", OLD, WEB, life)
+        readers.flush()
+        assert os.fstat(fd).st_blocks * 512 <= 4 * os.sysconf("SC_PAGE_SIZE")

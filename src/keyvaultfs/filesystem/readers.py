@@ -219,7 +219,7 @@ class Readers:
         self._map = mmap.mmap(fd, size)
         self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, _LAYOUT, MOST)
         found = []
-        for slot in range(MOST):
+        for slot in _written(fd, size):
             start = _HEAD.size + slot * _SLOT.size
             if self._map[start]:
                 found.append(self._read(slot, self._map[start : start + _SLOT.size]))
@@ -245,6 +245,20 @@ class Readers:
         path, edition, unit, program = texts
         asker = self._asker(uid, 0, pid, program, unit)
         return Reader(path, asker, edition, first, last, slot, opens, opens, touched=False), handles
+
+
+def _written(fd: int, size: int) -> list[int]:
+    """The slots that may hold a record: to look at the others would give each of them memory."""
+    found: set[int] = set()
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: there is no more
+            break
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        found.update(range(max(0, start - _HEAD.size) // _SLOT.size, -(-(at - _HEAD.size) // _SLOT.size)))
+    return sorted(slot for slot in found if slot < MOST)
 
 
 def _file(path: str, now: Current | None, readers: list[tuple[Reader, list[str]]]) -> dict[str, Any]:
