@@ -23,7 +23,8 @@ from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import addresses, doors
 from keyvaultfs.transport.answer import Answer
 from keyvaultfs.transport.doors import Doors
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
+from keyvaultfs.transport.tls import tls_context
 from tests.support import peer
 from tests.support.peer import OK, Peer
 from tests.support.vault import VaultProcess
@@ -267,7 +268,7 @@ async def test_a_tunnel_that_the_proxy_forgot_is_replaced(tmp_path: Path, scheme
                 context=tls_context(vault.ca_file),
                 metrics=TransportMetrics(),
                 https_proxy=proxy.url(scheme),
-                proxy_context=tls_context(vault.ca_file, for_proxy=True),
+                proxy_context=tls_context(vault.ca_file),
                 wrong_door=lambda _: False,
             )
             url = f"{vault.url}/secrets?api-version=7.4"
@@ -290,7 +291,7 @@ async def test_a_proxy_with_another_hosts_certificate_is_not_spoken_to(tmp_path:
             context=tls_context(vault.ca_file),
             metrics=TransportMetrics(),
             https_proxy=proxy.url("https"),
-            proxy_context=tls_context(vault.ca_file, for_proxy=True),
+            proxy_context=tls_context(vault.ca_file),
         )
         assert await ask(transport, f"{vault.url}/secrets?api-version=7.4", 5) == "CertificateError"
         transport.close()

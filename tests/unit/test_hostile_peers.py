@@ -17,7 +17,8 @@ from trio._core import _thread_cache
 from keyvaultfs.errors import BadAnswer, Unavailable
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.model import SecretValue
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
+from keyvaultfs.transport.tls import tls_context
 from tests.support import peer
 from tests.support.peer import OK, Peer
 

@@ -17,8 +17,9 @@ from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import retry
 from keyvaultfs.transport.answer import Answer
 from keyvaultfs.transport.retry import TRANSIENT, pause, retry_after
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
+from keyvaultfs.transport.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,8 @@ from keyvaultfs.errors import Unavailable
 from keyvaultfs.log import Causes
 from keyvaultfs.metrics import Metrics, TransportMetrics
 from keyvaultfs.settings.options import Settings
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
+from keyvaultfs.transport.tls import tls_context
 from keyvaultfs.worker.chain import Chain
 from tests.support.vault import VaultProcess
 
@@ -35,6 +36,16 @@ async def test_a_certificate_that_the_systems_store_does_not_know_is_refused(vau
     with pytest.raises(Unavailable) as caught:
         await get(vault, vault.url, None)
     assert caught.value.cause == "CertificateError"
+
+
+async def test_ca_file_is_not_joined_by_the_systems_store(vault: VaultProcess) -> None:
+    context = tls_context(vault.ca_file)
+    authority = context.get_ca_certs()
+    transport = Transport(max_requests=2, context=context, metrics=TransportMetrics())
+    with trio.fail_after(TIMEOUT):
+        await transport.get(f"{vault.url}/secrets?api-version=7.4", {}, probe=True)
+    transport.close()
+    assert context.get_ca_certs() == authority
 
 
 async def test_a_certificate_of_another_host_is_refused(

@@ -114,6 +114,9 @@ class Client:
         proxy_context: what the proxy's certificate is verified with, if it speaks TLS itself.
     """
 
+    failures = FAILURES
+    word = staticmethod(word)
+
     def __init__(
         self,
         context: ssl.SSLContext,
@@ -122,6 +125,10 @@ class Client:
         https_proxy: str | None,
         proxy_context: ssl.SSLContext | None,
     ) -> None:
+        if str(urllib3.__version__).startswith("1."):  # type: ignore[attr-defined]
+            # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case,
+            # except for a proxy.
+            context.check_hostname = False
         self.doors = Doors()
         self._adapter = Adapter(context, connections, https_proxy, proxy_context)
 

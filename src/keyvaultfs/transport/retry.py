@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
 
 def date(text: str) -> float:
     """An HTTP date as Unix seconds; NaN if it is none."""
+    from email.utils import parsedate_to_datetime  # not at each start
+
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):

@@ -1,59 +1,40 @@
-"""GET over HTTP(S) with a deadline, a size cap and retries. No redirect is followed, nothing is quoted."""
+"""GET over HTTP(S) with a deadline, a size cap and retries. No redirect is followed, nothing is quoted.
+
+The libraries that speak HTTP take a quarter of the time that a worker needs to start, and readers wait for a worker
+that takes over. So they are imported by the first request, in a thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import random
-import ssl
 import threading
 import time
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from keyvaultfs import threads
-from keyvaultfs.errors import BadAnswer, Unavailable, UsageError
-from keyvaultfs.transport import client, failures, retry
-from keyvaultfs.transport.answer import Answer
+from keyvaultfs.errors import BadAnswer, Unavailable
+from keyvaultfs.transport import retry
 from keyvaultfs.transport.attempt import Attempt
 from keyvaultfs.transport.throttle import Throttle
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
 
     from keyvaultfs.metrics import TransportMetrics
     from keyvaultfs.model import SecretValue
+    from keyvaultfs.transport.answer import Answer
+    from keyvaultfs.transport.client import Client
 
 T = TypeVar("T")
 
 USER_AGENT = "keyvaultfs"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
 _PROBE_SLOTS = 1
-
-
-def tls_context(ca_file: str | None, *, for_proxy: bool = False) -> ssl.SSLContext:
-    """Verifies with `ca_file`, or with the system's own store.
-
-    Args:
-        ca_file: authorities.
-        for_proxy: the context is for a proxy that speaks TLS itself.
-
-    Raises:
-        UsageError: the file has no certificate, or cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:
-        raise UsageError(f"option ca_file={ca_file}: it holds no certificate in PEM form") from None
-    except OSError as exc:
-        raise UsageError(f"option ca_file={ca_file}: {exc.strerror}") from None
-    if version("urllib3").startswith("1.") and not for_proxy:
-        # It hands no host name to ssl for an IP address, and compares the certificate's names itself in every case,
-        # except for a proxy.
-        context.check_hostname = False
-    return context
 
 
 def _not_ok(answer: Answer) -> bool:
@@ -65,7 +46,8 @@ class Transport:
 
     Args:
         max_requests: how many may be in flight; one more is kept for `get` with ``probe``.
-        context: see `tls_context`.
+        context: see `tls_context`; or what makes one, called by the first request: to read the system's store takes a
+            while.
         https_proxy: a proxy for https, or None.
         proxy_context: what its certificate is verified with, if it speaks TLS itself.
         throttle: asked before each attempt, told of each outcome.
@@ -80,7 +62,7 @@ class Transport:
         self,
         *,
         max_requests: int,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | Callable[[], ssl.SSLContext],
         metrics: TransportMetrics,
         https_proxy: str | None = None,
         proxy_context: ssl.SSLContext | None = None,
@@ -99,12 +81,11 @@ class Transport:
         self._slots = trio.CapacityLimiter(min(max_requests, self.throttle.room))
         self._limiter = trio.CapacityLimiter(max_requests)
         self._probe_limiter = trio.CapacityLimiter(_PROBE_SLOTS)
-        self._client = client.Client(
-            context,
-            connections=max_requests + _PROBE_SLOTS,
-            https_proxy=https_proxy,
-            proxy_context=proxy_context,
-        )
+        self._context = context
+        self._https_proxy = https_proxy
+        self._proxy_context = proxy_context
+        self._loading = threading.Lock()
+        self._loaded: Client | None = None
 
     async def get(
         self, url: str, headers: Mapping[str, str], *, token: SecretValue | None = None, probe: bool = False
@@ -151,17 +132,38 @@ class Transport:
             await trio.sleep(pause)
         raise AssertionError
 
+    @property
+    def _client(self) -> Client:
+        with self._loading:
+            if self._loaded is None:
+                from keyvaultfs.transport.client import Client
+
+                self._loaded = Client(
+                    self._context() if callable(self._context) else self._context,
+                    connections=self._most + _PROBE_SLOTS,
+                    https_proxy=self._https_proxy,
+                    proxy_context=self._proxy_context,
+                )
+            return self._loaded
+
+    def _load(self, _end: float) -> Client:
+        """In a worker thread."""
+        return self._client
+
     def distrust(self) -> None:
         """Use no connection of before now again."""
-        self._client.distrust()
+        if self._loaded is not None:
+            self._loaded.distrust()
 
     def tidy(self) -> None:
         """Let go of connections that nobody used for a while. To be called every few seconds; does not wait."""
-        self._client.tidy()
+        if self._loaded is not None:
+            self._loaded.tidy()
 
     def close(self) -> None:
         """Let idle connections go."""
-        self._client.close()
+        if self._loaded is not None:
+            self._loaded.close()
 
     def _refuse_early(self) -> None:
         """Let nobody queue for what will not be sent.
@@ -207,12 +209,15 @@ class Transport:
         self, url: str, headers: Mapping[str, str], token: SecretValue | None, limiter: trio.CapacityLimiter
     ) -> Answer:
         outcome = "cancelled"
-        attempt = Attempt(threads.end(), self._client.doors, self._count_stuck)
+        client = self._loaded
+        if client is None:
+            client = await threads.run(self._load, limiter)
+        attempt = Attempt(threads.end(), client.doors, self._count_stuck)
         sent = {**_HEADERS, **headers}
         if token is not None:
             sent["Authorization"] = "Bearer " + token.reveal().decode("ascii")
         try:
-            answer = await self._answer(url, sent, attempt, limiter)
+            answer = await self._answer(client, url, sent, attempt, limiter)
             outcome = str(answer.status)
         except trio.Cancelled:
             attempt.abort()
@@ -225,7 +230,12 @@ class Transport:
         return answer
 
     async def _answer(
-        self, url: str, sent: Mapping[str, str], attempt: Attempt, limiter: trio.CapacityLimiter
+        self,
+        client: Client,
+        url: str,
+        sent: Mapping[str, str],
+        attempt: Attempt,
+        limiter: trio.CapacityLimiter,
     ) -> Answer:
         """On a kept connection, or in a thread on a new one."""
 
@@ -235,26 +245,28 @@ class Transport:
 
         try:
             with self._in_flight():
-                answer = await self._client.ask(url, sent, attempt, in_thread)
+                answer = await client.ask(url, sent, attempt, in_thread)
             if answer is None:
-                answer = await in_thread(partial(self._send, url, sent, attempt))
+                answer = await in_thread(partial(self._send, client, url, sent, attempt))
         except BadAnswer:
-            self._client.distrust()
+            client.distrust()
             raise
-        except failures.FAILURES as exc:
-            cause = _cause(exc, attempt)
+        except client.failures as exc:
+            cause = "Timeout" if _is_over(attempt) else client.word(exc)
         else:
             if self._wrong_door(answer):
-                self._client.distrust()
+                client.distrust()
             return answer
         # Not from within the clause: as its context that exception would keep the request's frames, with socket and
         # token, for as long as anybody remembers this one.
         raise Unavailable(cause)
 
-    def _send(self, url: str, sent: Mapping[str, str], attempt: Attempt, _end: float) -> Answer:
+    def _send(
+        self, client: Client, url: str, sent: Mapping[str, str], attempt: Attempt, _end: float
+    ) -> Answer:
         """In a worker thread, which ends soon after the attempt's end, whatever the peer does."""
         with self._in_flight():
-            return self._client.get(url, sent, attempt)
+            return client.get(url, sent, attempt)
 
     @contextlib.contextmanager
     def _in_flight(self) -> Iterator[None]:
@@ -274,10 +286,9 @@ class Transport:
             self._metrics.in_flight_max = max(self._metrics.in_flight_max, self._metrics.in_flight)
 
 
-def _cause(exc: BaseException, attempt: Attempt) -> str:
-    """A word for the log."""
+def _is_over(attempt: Attempt) -> bool:
     try:
         attempt.left()
     except TimeoutError:
-        return "Timeout"
-    return failures.word(exc)
+        return True
+    return False

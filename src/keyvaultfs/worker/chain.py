@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,11 +16,13 @@ from keyvaultfs.identity.token import SharedToken
 from keyvaultfs.keyvault import door
 from keyvaultfs.keyvault.client import KeyVaultClient
 from keyvaultfs.keyvault.origin import Origin
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
 from keyvaultfs.transport.throttle import PROBE_SECONDS, Throttle
+from keyvaultfs.transport.tls import tls_context
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from keyvaultfs.identity.token import TokenSource
     from keyvaultfs.log import Causes
@@ -57,7 +59,7 @@ class Chain:
             vault, allow_http_loopback=settings.allow_http_loopback, resource=settings.resource
         )
         throttle = Throttle(rng)
-        context = tls_context(settings.ca_file)
+        context = _verification(settings.ca_file)
         transport = Transport(
             max_requests=settings.max_requests,
             context=context,
@@ -129,9 +131,14 @@ class Chain:
                         continue
 
 
+def _verification(ca_file: str | None) -> ssl.SSLContext | Callable[[], ssl.SSLContext]:
+    """One context for all that use it: a file is read now, and may be wrong, the system's store when it is needed."""
+    return cache(partial(tls_context, None)) if ca_file is None else tls_context(ca_file)
+
+
 def _proxy_context(settings: Settings) -> ssl.SSLContext | None:
     speaks_tls = (settings.https_proxy or "").startswith("https:")
-    return tls_context(settings.ca_file, for_proxy=True) if speaks_tls else None
+    return tls_context(settings.ca_file) if speaks_tls else None
 
 
 def _source(settings: Settings, origin: Origin, transport: Transport) -> TokenSource:

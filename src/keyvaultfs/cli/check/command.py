@@ -80,7 +80,7 @@ def _in_child(vault: str, settings: Settings, names: Sequence[Wanted], report: R
     from keyvaultfs.cli.check.walk import Walk
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import Metrics
-    from keyvaultfs.transport.session import tls_context
+    from keyvaultfs.transport.tls import tls_context
     from keyvaultfs.worker.chain import Chain
 
     sys.stdout.flush()
