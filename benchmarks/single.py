@@ -30,9 +30,9 @@ class Single(Worker):
         self.chain = Chain.build(self.charge.launch.vault, self.settings, self.metrics, self.causes)
         self._build()
         options = {"fsname=single", "ro", "default_permissions", "allow_other"}
-        pyfuse3.init(self.operations, self.charge.launch.mountpoint, options)
+        pyfuse3.init(self.parts.operations, self.charge.launch.mountpoint, options)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.cache.run)
+            await nursery.start(self.parts.cache.run)
             nursery.start_soon(self.chain.run)
             await pyfuse3.main()
             nursery.cancel_scope.cancel()

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-DEVICE_FD = 3
-CHANNEL_FD = 4
-TABLE_FD = 5
-VALUES_FD = 6
-LOG_FD = 2
-AUDIT_FD = 7
-READERS_FD = 8
-TALLIES_FD = 9
-FIRST_FREE_FD = 10
-"""The last three are there if the charge says so."""
+from keyvaultfs import descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOG_FD = descriptors.LOG_FD
+DEVICE_FD = descriptors.DEVICE_FD
+CHANNEL_FD = descriptors.CHANNEL_FD
+TABLE_FD = descriptors.TABLE_FD
+VALUES_FD = descriptors.VALUES_FD
+AUDIT_FD = descriptors.AUDIT_FD
+READERS_FD = descriptors.READERS_FD
+TALLIES_FD = descriptors.TALLIES_FD
+FIRST_FREE_FD = descriptors.FIRST_FREE_FD
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -197,6 +202,43 @@ class Channel:
         except OSError:
             return False
         return True
+
+    def hand(self, kind: str, descriptors: Mapping[int, int], **facts: object) -> bool:
+        """Send a message with descriptors, given by the numbers that the peer is to find them at; see `send`."""
+        if not descriptors:
+            return self.send(kind, **facts)
+        data = json.dumps({"kind": kind, "numbers": list(descriptors), **facts}).encode()
+        if len(data) > MAX_DATAGRAM:
+            return False
+        try:
+            socket.send_fds(self.sock, [data], list(descriptors.values()))
+        except OSError:
+            return False
+        return True
+
+    def accept(self, most: int) -> Message:
+        """Wait for a message of `hand`, and put its descriptors, at most so many, at their numbers.
+
+        Raises:
+            EOFError: the peer is gone.
+            Noise: what came is no message.
+        """
+        self.sock.setblocking(True)
+        try:
+            data, fds, flags, _ = socket.recv_fds(self.sock, MAX_DATAGRAM, most)
+        except OSError as exc:
+            raise EOFError from exc
+        finally:
+            self.sock.setblocking(False)
+        if not data:
+            raise EOFError
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise Noise
+        message = _message(data)
+        for fd, number in zip(fds, message.facts.pop("numbers", ()), strict=True):
+            os.dup2(fd, number, inheritable=False)
+            os.close(fd)
+        return message
 
     def receive(self) -> Message | None:
         """The next message; None when there is none yet.

@@ -16,7 +16,8 @@ from keyvaultfs.errors import BadAnswer, Unavailable
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import exchange
 from keyvaultfs.transport.answer import Answer
-from keyvaultfs.transport.session import Transport, tls_context
+from keyvaultfs.transport.session import Transport
+from keyvaultfs.transport.tls import tls_context
 from tests.support.peer import OK, Peer
 
 if TYPE_CHECKING:

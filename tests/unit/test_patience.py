@@ -14,7 +14,9 @@ import trio
 from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
-from keyvaultfs.worker import main as worker
+from keyvaultfs.worker import suspend
+from keyvaultfs.worker.main import Worker
+from keyvaultfs.worker.parts import Parts
 from tests.support.fake_vault import FakeVault
 from tests.support.handlers import OTHERS, handlers
 from tests.support.world import TTL, N, world
@@ -208,20 +210,22 @@ async def test_a_machine_that_was_suspended_checks_everything_again(
 ) -> None:
     """Trio's clock stands still meanwhile, and so does the kernel's: CLOCK_BOOTTIME runs ahead."""
     gap = 100.0
-    monkeypatch.setattr(worker, "_boottime_gap", lambda: gap)
+    monkeypatch.setattr(suspend, "boottime_gap", lambda: gap)
     async with world() as w:
         w.vault.put("pw", "old")
         assert await w.read("pw") == "old"
         renewed: list[bool] = []
         forgotten: list[tuple[int, bytes]] = []
-        process = object.__new__(worker.Worker)
-        process.cache = w.cache
-        process.chain = SimpleNamespace(renew=lambda: renewed.append(True))  # type: ignore[assignment]
-        process.table = SimpleNamespace(entries=SimpleNamespace(of_files=lambda: ((1, b"pw"),)))  # type: ignore[assignment]
+        parts = object.__new__(Parts)
+        parts.cache = w.cache
+        parts.table = SimpleNamespace(entries=SimpleNamespace(of_files=lambda: ((1, b"pw"),)))  # type: ignore[assignment]
         forgetting = SimpleNamespace(entries=forgotten.extend)
-        process.rotation = SimpleNamespace(forgetting=forgetting)  # type: ignore[assignment]
+        parts.rotation = SimpleNamespace(forgetting=forgetting)  # type: ignore[assignment]
+        process = object.__new__(Worker)
+        process.parts = parts
+        process.chain = SimpleNamespace(renew=lambda: renewed.append(True))  # type: ignore[assignment]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(process._watch_suspend)
+            nursery.start_soon(suspend.watch, process._was_suspended)
             await trio.sleep(30)
             w.vault.put("pw", "new")
             gap += asleep

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from keyvaultfs.cli import arguments
-from keyvaultfs.cli.launch import launch
-from keyvaultfs.cli.messages import guarded, say
+from keyvaultfs.cli import ahead
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from keyvaultfs.keeper.start import Start
+
 USAGE, FAILED = 2, 1
 
 
 def _mount(args: argparse.Namespace) -> int:
+    from keyvaultfs.cli.launch import launch
+    from keyvaultfs.cli.messages import say
+    from keyvaultfs.keeper import start as keeper
+
     ready, notes = launch(
         args.vault, args.mountpoint, args.options, foreground=args.foreground, debug=args.debug
     )
     for note in notes:
         say(note)
-    from keyvaultfs.keeper import start as keeper
-
-    return keeper.run(ready)
+    return keeper.run(ready, args.begun)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -85,15 +88,32 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``keyvaultfs``."""
     given = sys.argv[1:] if argv is None else argv
+    begun = ahead.of_mount(given) if argv is None else None
     try:
-        return guarded(lambda: _run(given), usage=USAGE, failed=FAILED, program="keyvaultfs")
+        code = _guarded(given, begun)
+    finally:
+        if begun is not None:
+            begun.abandon()
+    if begun is not None:
+        os._exit(code)  # somebody waits, and nothing is left to be flushed
+    return code
+
+
+def _guarded(given: Sequence[str], begun: Start | None) -> int:
+    from keyvaultfs.cli.messages import guarded, say
+
+    try:
+        return guarded(lambda: _run(given, begun), usage=USAGE, failed=FAILED, program="keyvaultfs")
     except OSError as exc:  # what the machine does not let us do
         say(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or type(exc).__name__)
         return FAILED
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(given: Sequence[str], begun: Start | None) -> int:
+    from keyvaultfs.cli import arguments
+
     args = arguments.parser(dev="dev" in given[:1]).parse_args(given)
+    args.begun = begun
     return COMMANDS[args.command](args)
 
 

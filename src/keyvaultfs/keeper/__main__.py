@@ -8,8 +8,8 @@ import sys
 from keyvaultfs import ipc, isolation
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper.main import Keeper
-from keyvaultfs.keeper.process import high
-from keyvaultfs.keeper.start import ANSWER_FD, LAUNCH_FD
+from keyvaultfs.keeper.spawn import Begun, high
+from keyvaultfs.keeper.start import ANSWER_FD, CHANNEL_FD, LAUNCH_FD, LOG_FD
 from keyvaultfs.keeper.stderr import Stderr
 from keyvaultfs.settings import file
 
@@ -22,7 +22,9 @@ def main() -> int:
     """
     isolation.settle()
     with open(LAUNCH_FD, "rb") as handed:  # noqa: PTH123 - a descriptor
-        launch = ipc.Launch.unpack(handed.read().decode())
+        worker, _, text = handed.read().decode().partition("\n")
+    launch = ipc.Launch.unpack(text)
+    begun = Begun(int(worker), high(CHANNEL_FD), high(LOG_FD)) if int(worker) else None
     answer = None if launch.foreground else high(ANSWER_FD)
 
     def mounted(code: int, words: str) -> None:
@@ -43,7 +45,7 @@ def main() -> int:
         os.close(null)
 
     try:
-        return Keeper(launch, file.settings(launch), mounted).run()
+        return Keeper(launch, file.settings(launch), mounted, begun).run()
     except (KeyVaultFSError, OSError) as exc:
         mounted(
             1, str(exc) if isinstance(exc, KeyVaultFSError) else f"{launch.mountpoint}: {exc.strerror or exc}"

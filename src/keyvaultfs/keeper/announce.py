@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs.keeper import newmount
 from keyvaultfs.keeper.allowance import Allowance
-from keyvaultfs.keeper.process import high
+from keyvaultfs.keeper.spawn import high
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

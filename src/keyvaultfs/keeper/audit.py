@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc, tallies
 from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.keeper.process import high
 from keyvaultfs.keeper.recorder import Recorder
+from keyvaultfs.keeper.spawn import high
 from keyvaultfs.tallies import Tallies
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from keyvaultfs.keeper.guard import Guard
 from keyvaultfs.keeper.mail import Mail
 from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.presence import Presence
-from keyvaultfs.keeper.process import WorkerProcess, high
+from keyvaultfs.keeper.process import WorkerProcess
 from keyvaultfs.keeper.readiness import Readiness
 from keyvaultfs.keeper.signals import STOPS, Signals
 from keyvaultfs.keeper.sink import Sink
+from keyvaultfs.keeper.spawn import high
 from keyvaultfs.keeper.supervisor import Step
 from keyvaultfs.keeper.workforce import Workforce
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyvaultfs.ipc import Launch, Message
+    from keyvaultfs.keeper.spawn import Begun
     from keyvaultfs.settings.options import Settings
 
 _TICK_SECONDS = 0.2
@@ -51,10 +53,18 @@ class Keeper:
         launch: what to mount.
         settings: its options.
         mounted: called once with an exit code and a line for people: when the mount answers, or cannot.
+        begun: the first worker, if it has been started ahead.
     """
 
-    def __init__(self, launch: Launch, settings: Settings, mounted: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        settings: Settings,
+        mounted: Callable[[int, str], None],
+        begun: Begun | None = None,
+    ) -> None:
         self.launch = launch
+        self._begun = begun
         self.settings = settings
         self._mounted: Callable[[int, str], None] | None = mounted
         self.sink = Sink(foreground=launch.foreground)
@@ -106,6 +116,7 @@ class Keeper:
                 notifier=self.notifier,
                 children=self.children,
                 hear=self._hear,
+                begun=self._begun,
             )
             self.succession = self.workforce.succession
             self.supervisor = self.workforce.supervisor

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.keeper import mountinfo
-from keyvaultfs.keeper.process import high
+from keyvaultfs.keeper.spawn import high
 
 if TYPE_CHECKING:
     from keyvaultfs.keeper.mountinfo import Mounted

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs.keeper.announce import close_all_but
-from keyvaultfs.keeper.process import high
+from keyvaultfs.keeper.spawn import high
 from keyvaultfs.tallies import Tally
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 
-from keyvaultfs.keeper.process import high
+from keyvaultfs.keeper.spawn import high
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _HEARD = (*STOPS, signal.SIGHUP, signal.SIGCHLD)

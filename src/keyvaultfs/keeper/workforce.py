@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 from keyvaultfs import ipc
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.keeper.memory import OutOfMemory
-from keyvaultfs.keeper.process import WorkerProcess, high
+from keyvaultfs.keeper.process import WorkerProcess
+from keyvaultfs.keeper.spawn import high, spawn
 from keyvaultfs.keeper.succession import Act, Succession
 from keyvaultfs.keeper.supervisor import Step, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from keyvaultfs.ipc import Launch
     from keyvaultfs.keeper.audit import AuditTarget
     from keyvaultfs.keeper.children import Children
     from keyvaultfs.keeper.notify import Notifier
     from keyvaultfs.keeper.sink import Sink
+    from keyvaultfs.keeper.spawn import Begun
 
 _INIT_SECONDS = 5.0
 _DROP_VALUES_AT, _DROP_TABLE_AT = 3, 4
@@ -42,6 +44,7 @@ class Workforce:
         notifier: speaks to systemd.
         children: reaps those that are dead.
         hear: reads what a worker still has to say.
+        begun: the first worker, if it has been started ahead.
 
     Raises:
         OSError: there is no memory, or the kernel is silent.
@@ -58,7 +61,9 @@ class Workforce:
         notifier: Notifier,
         children: Children,
         hear: Callable[[WorkerProcess], None],
+        begun: Begun | None = None,
     ) -> None:
+        self._begun = begun
         self.supervisor = Supervisor(ipc.HEARTBEAT_SECONDS)
         self.succession: Succession[WorkerProcess] = Succession(self.supervisor)
         self.served = False
@@ -147,11 +152,18 @@ class Workforce:
         now = time.monotonic()
         self._memory.note()
         try:
-            process = WorkerProcess(self._device, self._table, self._values, charge, more)
+            process = self._process(charge, more)
         except OSError:
             self.supervisor.not_started(now)
             raise
         self.succession.began(process, now)
+
+    def _process(self, charge: ipc.Charge, more: Mapping[int, int]) -> WorkerProcess:
+        handed = {ipc.DEVICE_FD: self._device, ipc.TABLE_FD: self._table, ipc.VALUES_FD: self._values, **more}
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            return WorkerProcess(begun, charge, handed)
+        return WorkerProcess(spawn(handed, charge.launch.mountpoint, os.environ), charge)
 
     def _drop_what_may_kill(self) -> None:
         """Workers that never serve may die of what an earlier one left, broken or taken over: it goes in the end.

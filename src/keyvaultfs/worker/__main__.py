@@ -7,23 +7,35 @@ import logging
 import os
 import socket
 import sys
-import time
 import traceback
+from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc, isolation, log
 
-_CHARGE_SECONDS = 10.0
+if TYPE_CHECKING:
+    from keyvaultfs.files.tree import Tree
+
 _MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 
 
 def _charge(channel: ipc.Channel) -> ipc.Charge:
-    end = time.monotonic() + _CHARGE_SECONDS
-    while time.monotonic() < end:
-        message = channel.receive()
-        if message is not None and message.kind == "charge":
+    while True:
+        try:
+            message = channel.accept(ipc.FIRST_FREE_FD)
+        except ipc.Noise:
+            continue
+        if message.kind == "charge":
             return ipc.Charge.unpack(message.facts["charge"])
-        time.sleep(0.002)
-    raise EOFError
+
+
+def _tree(config: str | None) -> Tree:
+    if config is None:
+        from keyvaultfs.files.tree import Tree
+
+        return Tree()
+    from keyvaultfs.settings import layout
+
+    return layout.load(config)
 
 
 def _start_isolated() -> None:
@@ -51,20 +63,24 @@ def main() -> int:
     logging.getLogger().addHandler(handler)
     channel = ipc.Channel(socket.socket(fileno=ipc.CHANNEL_FD))
     try:
-        charge = _charge(channel)
-        log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
         from keyvaultfs.files import makers
-        from keyvaultfs.files.tree import Tree
-        from keyvaultfs.settings import file, layout
-        from keyvaultfs.worker import privileges
+        from keyvaultfs.settings import file
+        from keyvaultfs.worker import network, privileges
         from keyvaultfs.worker.main import serve
 
         gc.freeze()
         gc.enable()
+        try:
+            charge = _charge(channel)
+        except EOFError:
+            return 1  # nothing is to be served
+        log.LOG.setLevel(logging.DEBUG if charge.launch.debug else logging.INFO)
         # The configuration may be readable by root alone, and so may the folder in which this code is installed.
         settings = file.settings(charge.launch)
-        tree = layout.load(charge.launch.config) if charge.launch.config else Tree()
+        tree = _tree(charge.launch.config)
         makers.preload(tree.recipes())
+        if privileges.becomes_another(settings.run_as):
+            network.load_what_only_we_can_read()
         # azure-identity asks other programs, such as az; tools that measure the tests write files.
         programs = settings.auth == "azure-identity" or any(map(os.environ.get, _MEASURED))
         in_force = privileges.drop(settings.run_as, programs=programs)

@@ -93,17 +93,37 @@ def drop(run_as: str | None, *, programs: bool = False) -> InForce:
     )
 
 
-def _become(run_as: str | None, notes: list[str]) -> None:
+def _wanted(run_as: str | None) -> pwd.struct_passwd | None:
+    """Whom a worker of root's becomes; None: it stays root.
+
+    Raises:
+        KeyError: `run_as` was named and does not exist.
+    """
     try:
         user = pwd.getpwnam(run_as or DEFAULT_USER)
     except KeyError:
         if run_as is not None:
             raise
-        notes.append(
-            f"the worker stays root: there is no user {DEFAULT_USER!r}; create it or name one with run_as="
-        )
-        return
-    if user.pw_uid == 0:
+        return None
+    return user if user.pw_uid else None
+
+
+def becomes_another(run_as: str | None) -> bool:
+    """Whether `drop` changes the user, and so what can be read afterwards.
+
+    Raises:
+        KeyError: `run_as` was named and does not exist.
+    """
+    return os.getuid() == 0 and _wanted(run_as) is not None
+
+
+def _become(run_as: str | None, notes: list[str]) -> None:
+    user = _wanted(run_as)
+    if user is None:
+        if run_as is None:
+            notes.append(
+                f"the worker stays root: there is no user {DEFAULT_USER!r}; create it or name one with run_as="
+            )
         return
     with contextlib.suppress(OSError):  # as in a container without CAP_SETPCAP
         for capability in range(_LAST_CAPABILITY + 1):

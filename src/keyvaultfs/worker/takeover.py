@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import select
 import socket
@@ -32,6 +33,9 @@ _LARGEST = 1 << 21
 
 _INIT_SECONDS = 10.0
 _FIRST_REQUEST_SECONDS = 2.0
+_QUICK_TURNS = 200
+"""They end within a few rounds of the scheduler, and readers wait for it."""
+
 _OUTSTANDING = 20_000
 """Requests that a dead worker may have read and not answered, at most; a few thousand is what max_tasks allows."""
 
@@ -90,17 +94,19 @@ async def attach(
                 reply = await relay.recv(_LARGEST)
             try:
                 init_answer = _answer(device, reply, init_answer)
-                if successor and not (resend and _offers_resend(init)):
+                if successor and not resends(init, wanted=resend):
                     await _fail_lost(device, relay, poke, hurry)
             finally:
                 # Nobody may wait on the descriptor during dup2, and main has several waiting tasks.
-                while not ended.is_set():
+                for turn in itertools.count():
+                    if ended.is_set():
+                        break
                     trio.lowlevel.notify_closing(fd)
-                    await trio.sleep(0.005)
+                    await trio.sleep(0 if turn < _QUICK_TURNS else 0.005)
         os.dup2(device, fd, inheritable=False)
     finally:
         relay.close()
-    if successor and resend and _offers_resend(init):
+    if successor and resends(init, wanted=resend):
         os.write(device, _OUT.pack(_OUT.size, _NOTIFY_RESEND, 0))
     return Attached(init_answer, fd)
 
@@ -112,11 +118,17 @@ async def _serve_until_closing(ended: trio.Event) -> None:
         ended.set()
 
 
-def _offers_resend(init: bytes) -> bool:
+def resends(init: bytes, *, wanted: bool) -> bool:
+    """Whether the kernel will send unanswered requests again.
+
+    Args:
+        init: the kernel's INIT request.
+        wanted: whether FUSE_NOTIFY_RESEND may be used where the kernel has it.
+    """
     flags, flags2 = struct.unpack_from("<I", init, _INIT_IN_FLAGS)[0], 0
     if flags & _INIT_EXT and len(init) >= _INIT_IN_FLAGS + 8:
         flags2 = struct.unpack_from("<I", init, _INIT_IN_FLAGS + 4)[0]
-    return bool((flags | flags2 << 32) & _HAS_RESEND)
+    return wanted and bool((flags | flags2 << 32) & _HAS_RESEND)
 
 
 def _answer(device: int, reply: bytes, init_answer: bytes) -> bytes:
