@@ -8,35 +8,25 @@ from typing import TYPE_CHECKING
 import trio
 
 from keyvaultfs.cache.freshness import FAILURE_SECONDS, Verdict, judge
+from keyvaultfs.cache.records import Entry
 from keyvaultfs.errors import NotFound, Refused, Unavailable
 from keyvaultfs.files.recipes import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keyvaultfs.cache.cache import Cache, Entry
+    from keyvaultfs.cache.cache import Cache
     from keyvaultfs.files.shown import Shown
-    from keyvaultfs.model import Properties, SecretName, Version, VersionItem
+    from keyvaultfs.model import SecretName, Version, VersionItem
 
 NOBODY_ANSWERED = (Unavailable, trio.TooSlowError)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A version of a secret that is in an edition. Times in seconds of trio's clock.
-
-    Attributes:
-        checked: when the request was sent that last found it right.
-        expires: until when no check is needed; for a stale one, when the next try is due.
-    """
+class Part(Entry):
+    """A version of a secret that is in an edition: of `source`, it is the one meant."""
 
     source: Source
-    name: SecretName
-    version: Version
-    properties: Properties
-    checked: float
-    expires: float
-    stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +84,9 @@ class Sources:
         if not self.shows(record.properties.tags):
             return None
         now = trio.current_time()
-        return Part(source, record.name, record.version, record.properties, record.checked, now, stale=True)
+        return Part(
+            record.name, record.version, record.properties, record.checked, now, stale=True, source=source
+        )
 
     def peek(self, source: Source) -> Part | None:
         """The version that may be served while nobody answers; never waits."""
@@ -175,7 +167,9 @@ class Sources:
             return replace(aged, source=source)
         if not self.shows(properties.tags):
             raise NotFound("NotShown")
-        part = Part(source, source.name, version, properties, now, now + self._cache.limits.ttl, stale=False)
+        part = Part(
+            source.name, version, properties, now, now + self._cache.limits.ttl, stale=False, source=source
+        )
         self._pinned[key] = part
         return part
 
@@ -189,7 +183,7 @@ class Sources:
 
 def _part(source: Source, entry: Entry) -> Part:
     return Part(
-        source, entry.name, entry.version, entry.properties, entry.checked, entry.expires, entry.stale
+        entry.name, entry.version, entry.properties, entry.checked, entry.expires, entry.stale, source
     )
 
 

@@ -20,12 +20,11 @@ import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from keyvaultfs.keeper import newmount
+from keyvaultfs.keeper import child, newmount
 from keyvaultfs.keeper.allowance import Allowance
-from keyvaultfs.keeper.spawn import high
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
 RENAME, UNLINK, LOOK, REFRESH = "rename", "unlink", "look", "refresh"
 _A_SECOND, _BURST = 250.0, 500.0
@@ -36,7 +35,6 @@ _PR_SET_PDEATHSIG = 1
 _TOKEN = re.compile("[0-9a-f]{16}")
 _LONGEST_NAME, _LONGEST_PATH = 255, 1024
 _LONGEST_REQUEST = 8192
-_DESCRIPTORS = 1 << 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -165,23 +163,13 @@ class Announcer:
         bury(self._pid)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            pid = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            try:
-                _become_child(theirs.fileno(), self._clone)
-                _serve(theirs, self._clone, self._mountpoint)
-            finally:
-                os._exit(0)
-        theirs.close()
-        self._pid = pid
-        self._sock = socket.socket(fileno=high(ours.detach()))
-        self._sock.setblocking(False)
+        kept = {self._clone} - {-1}
+        # Ctrl-C in a terminal is for the keeper.
+        self._pid, self._sock = child.start(self._serve, kept, ignore=(signal.SIGINT,))
+
+    def _serve(self, sock: socket.socket) -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _serve(sock, self._clone, self._mountpoint)
 
 
 def poke(mountpoint: str) -> int:
@@ -194,7 +182,7 @@ def poke(mountpoint: str) -> int:
     if pid:
         return pid
     try:
-        close_all_but(())
+        child.close_all_but(())
         os.statvfs(mountpoint)
     except OSError:
         pass
@@ -223,29 +211,6 @@ def _is_path(name: str) -> bool:
         and parts[0] != ".keyvaultfs"
         and max(len(part.encode()) for part in parts) <= _LONGEST_NAME
     )
-
-
-def _become_child(sock: int, clone: int) -> None:
-    """Keep two descriptors and nothing else of the keeper's."""
-    signal.set_wakeup_fd(-1)
-    for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(one, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the keeper
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(null, number)
-    close_all_but({sock, clone} - {-1})
-
-
-def close_all_but(kept: Collection[int]) -> None:
-    """Let go of every descriptor but the standard streams and these."""
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, _DESCRIPTORS)
 
 
 def _serve(sock: socket.socket, clone: int, mountpoint: str) -> None:

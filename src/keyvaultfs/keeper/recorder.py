@@ -18,8 +18,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from keyvaultfs.keeper.announce import close_all_but
-from keyvaultfs.keeper.spawn import high
+from keyvaultfs.keeper import child
 from keyvaultfs.tallies import Tally
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ _LONGEST_RECORD = 1 << 18
 _AT_ONCE = 512
 _PAUSE_SECONDS = 0.005
 _NOBODY = 65534
+_NOT_FOR_IT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+"""A terminal's Ctrl-C, and systemd's end of a unit, are for the keeper: there may still be records to write."""
+
 _READY, _GO, _END = b"ready", b"go", b"end"
 
 
@@ -44,24 +46,12 @@ class Recorder:
     """
 
     def __init__(self, path: str, records: socket.socket, tallies: Tallies) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         row = tallies.begin()
-        try:
-            pid = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            try:
-                _become_child({theirs.fileno(), records.fileno()})
-                _serve(path, theirs, records, tallies, row)
-            finally:
-                os._exit(0)
-        theirs.close()
-        self.pid = pid
-        self._control = socket.socket(fileno=high(ours.detach()))
-        self._control.setblocking(False)
+
+        def serve(control: socket.socket) -> None:
+            _serve(path, control, records, tallies, row)
+
+        self.pid, self._control = child.start(serve, {records.fileno()}, _NOT_FOR_IT)
 
     def opened(self, seconds: float) -> None:
         """Wait until it has the file open.
@@ -102,20 +92,6 @@ class Recorder:
         self.let_go()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-
-
-def _become_child(kept: set[int]) -> None:
-    """Keep what it needs, and nothing else of the keeper's. It ends when it has nobody left to write for."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # A terminal's Ctrl-C, and systemd's end of a unit, are for the keeper: there may still be records to write.
-    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(one, signal.SIG_IGN)
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(null, number)
-    close_all_but(kept)
 
 
 def _serve(path: str, control: socket.socket, records: socket.socket, tallies: Tallies, row: int) -> None:
