@@ -199,8 +199,7 @@ def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
             vault.set("pw", str(number))
             kill_one(kv, worker=bool(number % 2))
             kv.wait_for("pw", str(number))
-            if way == "rename=yes":  # a notification that dies with its worker may be lost
-                file.wait("DELETE_SELF")
+            file.wait("DELETE_SELF")
     finally:
         stop.set()
         for reader in readers:

@@ -195,6 +195,11 @@ def test_updatedb_finds_what_has_come_and_loses_what_has_gone(
     assert "pw" not in found
 
 
+def exists_as_qt_sees_it(path: Path) -> str:
+    """QFile::exists: access(2), and then a link count that is not 0."""
+    return f"{int(os.access(path, os.F_OK) and path.stat().st_nlink != 0)}\n"
+
+
 def test_stat_counts_one_link_all_the_time(vault: VaultProcess, kv: Mount, tmp_path: Path) -> None:
     """By the name, and of a bound file once it has passed on: Qt takes a file without links for none."""
     bound = tmp_path / "bound"
@@ -206,6 +211,7 @@ def test_stat_counts_one_link_all_the_time(vault: VaultProcess, kv: Mount, tmp_p
     def count() -> None:
         while not stop.is_set():
             other.add(run("stat", "-c", "%h", kv / "pw"))
+            other.add(exists_as_qt_sees_it(kv / "pw"))
             time.sleep(0.01)
 
     counting = threading.Thread(target=count)
