@@ -181,7 +181,8 @@ async def test_a_notification_that_waits_for_a_directory_holds_up_no_inodes_attr
     nursery.start_soon(parts.rotation.run)
     done = parts.rotation.supersede(first)
     with trio.fail_after(10):
-        assert await parts.rotation.bound.ask_again(first)
+        while not await parts.rotation.bound.ask_again(first):
+            pass  # its thread had no turn in time
     assert not done.is_set()
 
 
