@@ -157,11 +157,11 @@ class Cache:
         self.metrics.misses += 1
         if in_outage and self._fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
-        flight = self._fetches.start(record, slots)
         if in_outage:
+            self._fetches.start(record, slots)
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead(record, missed=True)
-        await flight.landed.wait()
+        flight = await self._fetches.landed(record, slots)
         if slots is not None and uid is not None:
             self.admission.answered(uid, flight.failure)
         if flight.result is not None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from keyvaultfs.model import Secret, SecretName, Version, VersionItem
 
 
+_MOST_OF_IT = 0.9
+"""Of a fetch's `timeout`."""
+
+
 class Fetches:
     """Gets under way. True while there are any of a current version.
 
@@ -68,6 +72,15 @@ class Fetches:
         """Fetch the current version now, or when there is room in `slots`, or join who does. Does not wait."""
         return self._current.start(record.name.key, partial(self._fetch, record, slots), self._home())
 
+    async def landed(self, record: Record, slots: trio.CapacityLimiter | None) -> Flight[Entry]:
+        """As `start`, and wait for what comes of it."""
+        key = record.name.key
+        if self._end() < trio.current_time() + self._known.limits.timeout * _MOST_OF_IT:
+            flight = self.start(record, slots)  # who cannot wait to the end would end it for others
+            await flight.landed.wait()
+            return flight
+        return await self._current.lead(key, partial(self._fetch, record, slots), self._home())
+
     def soon(self, record: Record) -> None:
         """Fetch it in the background, when there is room."""
         key = record.name.key
@@ -96,9 +109,10 @@ class Fetches:
 
     async def _fetch(self, record: Record, slots: trio.CapacityLimiter | None) -> Entry:
         sent, epoch, name = trio.current_time(), self._epoch, str(record.name)
+        end = self._end()
         self._soon.discard(record.name.key)
         try:
-            with trio.fail_after(self._known.limits.timeout):
+            with trio.fail_at(end):
                 async with contextlib.nullcontext() if slots is None else threads.Slot(slots):
                     sent = trio.current_time()
                     self._metrics.gets += 1
@@ -112,11 +126,22 @@ class Fetches:
                 self._outage.refused(name, exc, trio.current_time())
             raise
         except NOBODY_ANSWERED as exc:
-            self._known.nobody_answered(record, exc, trio.current_time())
-            self._outage.failed(name, exc, sent)
+            self._nobody_answered(record, exc, sent)
+            raise
+        except trio.Cancelled:
+            if trio.current_time() >= end:  # it was the caller's as well
+                self._nobody_answered(record, trio.TooSlowError(), sent)
             raise
         self._outage.answered(str(record.name), trio.current_time())
         return self._known.entry(record, trio.current_time())
+
+    def _nobody_answered(self, record: Record, exc: Exception, sent: float) -> None:
+        self._known.nobody_answered(record, exc, trio.current_time())
+        self._outage.failed(str(record.name), exc, sent)
+
+    def _end(self) -> float:
+        """When a fetch ends that begins now."""
+        return min(trio.current_time() + self._known.limits.timeout, trio.current_effective_deadline())
 
     async def _fetch_version(self, name: SecretName, version: Version) -> Secret:
         self._metrics.version_gets += 1
