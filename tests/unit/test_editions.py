@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from keyvaultfs.cache.values import FileKey
+from keyvaultfs.cache.stored import FileKey
 from keyvaultfs.errors import CannotMake, NotFound, Refused, Unavailable
 from keyvaultfs.files.broken import Breakage
 from keyvaultfs.files.changes import Changes

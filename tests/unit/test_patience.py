@@ -251,7 +251,7 @@ def test_a_value_is_no_younger_for_a_successor_of_the_same_boot() -> None:
         await trio.sleep(TTL + 1)
         vault = FakeVault(silent=True)
         async with world(vault, ValueStore(os.dup(store.fileno()))) as w:
-            assert w.cache.snapshot()["stale"] == 1
+            assert w.cache.overview.snapshot()["stale"] == 1
             w.vault.down = True
 
     trio.run(first, clock=MockClock(autojump_threshold=0))

@@ -268,8 +268,8 @@ async def test_while_nobody_answers_the_last_value_is_served_for_max_stale_and_o
             for _ in range(20):
                 assert await w.read("pw") == "x"
                 assert (await w.cache.get(N("pw"))).stale
-            assert w.cache.snapshot()["stale"] == 1
-            assert w.cache.snapshot()["outage"] is True
+            assert w.cache.overview.snapshot()["stale"] == 1
+            assert w.cache.overview.snapshot()["outage"] is True
             assert w.cache.metrics.stale_served >= 40
             await trio.sleep(1000)
             with pytest.raises(Unavailable):

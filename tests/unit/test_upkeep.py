@@ -118,7 +118,7 @@ async def test_where_listing_fails_single_gets_keep_values_fresh_and_it_is_tried
             w.vault.reset()
             for _ in range(100):
                 await trio.sleep(TTL / 10)
-                assert w.cache.snapshot()["stale"] == 0
+                assert w.cache.overview.snapshot()["stale"] == 0
             assert w.vault.asked["get"] <= 40 * 10 * 1.2
             assert 5 <= w.vault.asked["list"] <= 2 * 11
             setattr(w.vault, fault, False)
@@ -141,7 +141,7 @@ async def test_when_an_outage_ends_one_listing_checks_everything(autojump_clock:
         w.vault.reset()
         w.vault.down = False
         await trio.sleep(10)
-        assert w.cache.snapshot()["stale"] == 0
+        assert w.cache.overview.snapshot()["stale"] == 0
         assert await w.read("s0100") == "changed"
         assert w.vault.asked["get"] <= 2
         assert w.vault.asked["list"] <= 2 * 8

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,8 +14,9 @@ from keyvaultfs.cache.fetches import Fetches
 from keyvaultfs.cache.freshness import Limits, Verdict, ends
 from keyvaultfs.cache.known import ANSWERED_NO, NOBODY_ANSWERED, Known
 from keyvaultfs.cache.listings import Listings
+from keyvaultfs.cache.lookahead import LookAhead
 from keyvaultfs.cache.outage import Outage
-from keyvaultfs.cache.readahead import ReadAhead
+from keyvaultfs.cache.overview import Overview
 from keyvaultfs.cache.records import Entry, Rotated
 from keyvaultfs.cache.refresher import Refresher
 from keyvaultfs.errors import NotFound, Unavailable
@@ -86,14 +86,14 @@ class Cache:
         self._nursery: trio.Nursery | None = None
         self.listings = Listings(self._known, source, self.outage, self._home, matches)
         self.listings.on_listed = listed
+        self.overview = Overview(self._known, self.listings, self.outage, matches, shows)
         self._fetches = Fetches(
-            self._known, source, self.outage, self._home, concurrency=concurrency, hidden=self.hides
+            self._known, source, self.outage, self._home, concurrency=concurrency, hidden=self.overview.hides
         )
         self.admission = Admission(limits, self.listings, causes, concurrency)
         self._matches = matches
-        self._shows = shows
         self._prefetch = prefetch
-        self._read_ahead = ReadAhead()
+        self._look_ahead = LookAhead(self._known, self.listings, self._fetches, self.overview.shows)
         self._refresher = Refresher(
             self._known,
             self.listings,
@@ -142,7 +142,7 @@ class Cache:
             raise copy.copy(remembered) from None
         if state is Verdict.FRESH:
             self.metrics.hits += 1
-            self._look_ahead(record, missed=False)
+            self._look_ahead.asked(record, missed=False)
             return self._known.entry(record, now)
         if remembered is not None:
             return self._stale_or(record, remembered)
@@ -160,7 +160,7 @@ class Cache:
         if in_outage:
             self._fetches.start(record, slots)
             return self._stale_or(record, Unavailable("Outage"))
-        self._look_ahead(record, missed=True)
+        self._look_ahead.asked(record, missed=True)
         flight = await self._fetches.landed(record, slots)
         if slots is not None and uid is not None:
             self.admission.answered(uid, flight.failure)
@@ -198,7 +198,7 @@ class Cache:
         """Somebody looked it up and was content with what `fresh` said."""
         self.metrics.hits += 1
         record.touch(now)
-        self._look_ahead(record, missed=False)
+        self._look_ahead.asked(record, missed=False)
 
     def touch(self, name: SecretName) -> None:
         """Somebody opens it: it is hot."""
@@ -263,69 +263,10 @@ class Cache:
         self.listings.expire()
         self._fetches.distrust()
 
-    def expiries(self) -> dict[str, int]:
-        """When secrets expire (Unix seconds), by name: of those that do, as far as listings and gets have told."""
-        found = (
-            {}
-            if self.listings.last is None
-            else {
-                str(item.name): item.properties.expires
-                for item in self.listings.last.items
-                if item.properties.expires is not None and self._is_shown(item)
-            }
-        )
-        for record in self.records.values():
-            if record.properties is not None:
-                found.pop(str(record.name), None)
-                if record.properties.expires is not None and self._shows(record.properties.tags):
-                    found[str(record.name)] = record.properties.expires
-        return found
-
     def lacks(self, name: SecretName) -> bool:
         """Whether the vault's last word on a name was that it has no such secret."""
         record = self.records.get(name.key)
         return record is not None and isinstance(record.verdict, NotFound)
-
-    def taken(self) -> int:
-        """How many secrets could be read and are refused now, as far as anybody has asked for them of late."""
-        return sum(record.taken for record in self.records.values())
-
-    def hides(self, name: SecretName) -> bool:
-        """Whether a secret is known to have tags of one that is not to be shown."""
-        tags = self.tags(name)
-        return tags is not None and not self._shows(tags)
-
-    def tags(self, name: SecretName) -> Mapping[str, str] | None:
-        """A secret's tags, as they were last heard of; None when they never were."""
-        record, listing = self.records.get(name.key), self.listings.last
-        if record is not None and record.properties is not None and not record.outdated:
-            return record.properties.tags
-        position = None if listing is None else listing.positions.get(name.key)
-        return None if listing is None or position is None else listing.items[position].properties.tags
-
-    def snapshot(self) -> dict[str, Any]:
-        """For the files ``status`` and ``metrics``; never a value.
-
-        Ages in seconds; ``answered`` is the age of the vault's last answer, None if it never answered.
-        """
-        now = trio.current_time()
-        states = self._known.states(now)
-        listing = self.listings.last
-        return {
-            "names": len(states),
-            "fresh": states.count(Verdict.FRESH),
-            "stale": states.count(Verdict.STALE),
-            "hot": sum(record.hot for record in self.records.values()),
-            "values": len(self.store),
-            "bytes": self.store.live,
-            "evicted": self.store.evicted,
-            "listed": None if listing is None else len(listing.items),
-            "listing_age": None if listing is None else round(now - listing.began, 1),
-            "outage": bool(self.outage),
-            "answered": None
-            if math.isinf(self.outage.last_answer)
-            else round(now - self.outage.last_answer, 1),
-        }
 
     def follows(self, name: SecretName) -> bool:
         """Whether a name's version is known, so that `rotated` tells of its changes."""
@@ -335,9 +276,6 @@ class Cache:
     def verify(self, name: SecretName) -> None:
         """Ask for a name that the listing lacks: names may move between its pages."""
         self._fetches.soon(self._known.record(name))
-
-    def _is_shown(self, item: ListItem) -> bool:
-        return self._matches(item.name) and self._shows(item.properties.tags)
 
     def _home(self) -> trio.Nursery:
         assert self._nursery is not None, "run() has not started"
@@ -358,17 +296,3 @@ class Cache:
         entry = self._known.entry(record, now)
         self.metrics.stale_served += entry.stale
         return entry
-
-    def _look_ahead(self, record: Record, *, missed: bool) -> None:
-        listing = self.listings.reading or self.listings.last
-        position = None if listing is None else listing.positions.get(record.name.key)
-        if listing is None or position is None:
-            return
-        now = trio.current_time()
-        for place in self._read_ahead.asked(position, missed=missed, end=len(listing.items)):
-            item = listing.items[place]
-            ahead = self._known.record(item.name)
-            known = ahead.state(now, self.limits) is Verdict.FRESH or now < ahead.verdict_until
-            known = known or self._known.was_refused(item.name)
-            if self._is_shown(item) and item.properties.enabled and not known:
-                self._fetches.soon(ahead)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
 import os
 import struct
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, WeakValueDictionary, ref
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary, ref
 
+from keyvaultfs.cache.stored import FileKey, Stored, packed, unpacked
 from keyvaultfs.errors import KeyVaultFSError
-from keyvaultfs.model import NO_TAGS, Properties, SecretName, SecretValue, Version
+from keyvaultfs.model import Properties, SecretName, SecretValue, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +30,6 @@ _LIVE, _DEAD = 0x4C495645, 0x44454144
 _PAGE = mmap.PAGESIZE
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _libc = ctypes.CDLL(None, use_errno=True)
-_JSON = json.JSONEncoder(separators=(",", ":"))
 _SMALLEST = 64 * _PAGE
 _WORTH_COMPACTING = 1 << 20
 
@@ -48,44 +45,6 @@ def check(fd: int) -> None:
         raise KeyVaultFSError(
             "UnknownLayout", f"the kept values have another layout than {LAYOUT}, which I know"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FileKey:
-    """Stands in the place of a secret's name for bytes that a file was made of. No secret's name has a slash."""
-
-    path: str
-    key: str = field(init=False, repr=False, compare=False)
-    """apart from every folded name"""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", "/" + self.path)
-
-    @property
-    def spelling(self) -> str:
-        """As it is written down."""
-        return self.path
-
-
-@dataclass(slots=True)
-class Stored:
-    """A value's record.
-
-    Attributes:
-        checked: seconds of CLOCK_MONOTONIC, which all processes share.
-        given: the copy of the bytes that somebody has, if anybody does.
-    """
-
-    name: SecretName | FileKey
-    version: Version
-    properties: Properties
-    racy: bool
-    checked: float
-    start: int
-    length: int
-    value_start: int
-    value_length: int
-    given: ReferenceType[SecretValue] | None = None
 
 
 class ValueStore:
@@ -169,14 +128,7 @@ class ValueStore:
         checked: float,
     ) -> None:
         """Keep a value, in the place of an earlier record of the same version."""
-        meta = _JSON.encode(
-            {
-                "f" if isinstance(name, FileKey) else "n": name.spelling,
-                "v": version,
-                "r": racy,
-                "p": _packed(properties),
-            }
-        ).encode()
+        meta = packed(name, version, properties, racy=racy)
         raw = value.reveal()
         length = -(-(_RECORD.size + len(meta) + len(raw)) // 8) * 8
         self.drop(name, version)
@@ -291,13 +243,18 @@ class ValueStore:
             if end > len(self._map):
                 break
             if state == _LIVE and zlib.crc32(self._map[body:end]) == crc:
-                data = json.loads(self._map[body : body + meta_length])
-                name = FileKey(data["f"]) if "f" in data else SecretName(data["n"])
-                version = Version(data["v"])
+                name, version, properties, racy = unpacked(self._map[body : body + meta_length])
                 self._records[name.key, version] = Stored(
-                    name, version, _unpacked(data["p"]), data["r"], checked, position, length, body + meta_length,
+                    name,
+                    version,
+                    properties,
+                    racy,
+                    checked,
+                    position,
+                    length,
+                    body + meta_length,
                     value_length,
-                )  # fmt: skip
+                )
                 self.live += value_length
             else:  # perhaps killed before its bytes were zeros
                 self._map[position : position + 4] = struct.pack("<I", _DEAD)
@@ -308,16 +265,3 @@ class ValueStore:
         # What a predecessor wrote and did not bring into force, or copied elsewhere and did not free.
         self._free(position, len(self._map) - position)
         self._free(_PAGE, self._base - _PAGE)
-
-
-def _packed(properties: Properties) -> list[object]:
-    return [
-        properties.enabled, properties.created, properties.updated, properties.expires, properties.not_before,
-        properties.content_type, dict(properties.tags), properties.managed,
-    ]  # fmt: skip
-
-
-def _unpacked(row: list[Any]) -> Properties:
-    enabled, created, updated, expires, not_before, content_type, tags, managed = row
-    mapped = MappingProxyType(tags) if tags else NO_TAGS
-    return Properties(enabled, created, updated, expires, not_before, content_type, mapped, managed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyvaultfs.cache.values import FileKey
+from keyvaultfs.cache.stored import FileKey
 from keyvaultfs.model import Properties, Version
 
 if TYPE_CHECKING:

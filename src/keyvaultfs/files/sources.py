@@ -57,7 +57,7 @@ class Sources:
 
     def hides(self, name: SecretName) -> bool:
         """Whether a secret is known to be one that this mount does not show."""
-        return bool(self._shown.tags) and self._cache.hides(name)
+        return bool(self._shown.tags) and self._cache.overview.hides(name)
 
     async def see_whether_shown(self, name: SecretName) -> None:
         """Check that this mount shows a secret, and ask the vault if need be.
@@ -73,7 +73,7 @@ class Sources:
         try:
             await self.get(Source(name))
         except Refused:
-            if self._cache.tags(name) is None:  # it is disabled, and nobody has listed the vault
+            if self._cache.overview.tags(name) is None:  # it is disabled, and nobody has listed the vault
                 raise NotFound("NotShown") from None
 
     def last(self, source: Source) -> Part | None:

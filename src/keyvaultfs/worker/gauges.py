@@ -20,7 +20,7 @@ def gauges(chain: Chain, cache: Cache, *, version: str, workers: int, broken: in
         workers: how many have served the mount.
         broken: how many files cannot be made.
     """
-    known = cache.snapshot()
+    known = cache.overview.snapshot()
     held = fence().fence
     found: dict[str, float | dict[tuple[str, str], float]] = {
         "build": {("version", version): 1},
@@ -29,12 +29,12 @@ def gauges(chain: Chain, cache: Cache, *, version: str, workers: int, broken: in
         "token_left_seconds": max(0.0, chain.token.left()),
         "workers_started": workers,
         "files_broken": broken,
-        "refused_secrets": cache.taken(),
+        "refused_secrets": cache.overview.taken(),
         "stale_values": known["stale"],
         "known_names": cache.listings.names_known(),
         "imds_fence": {("state", one.value): int(one is held) for one in Fence},
         "secret_expires_timestamp_seconds": {
-            ("name", name): expires for name, expires in sorted(cache.expiries().items())
+            ("name", name): expires for name, expires in sorted(cache.overview.expiries().items())
         },
     }
     if known["answered"] is not None:

@@ -79,7 +79,7 @@ class Report:
             "keeper": self._charge.keeper,
             "worker": os.getpid(),
             "since": int(self._started),
-            "cache": self._cache.snapshot(),
+            "cache": self._cache.overview.snapshot(),
             "files": len(self._tree.named),
             "broken": self._files.broken.snapshot(),
             "token": chain.token_status(),
