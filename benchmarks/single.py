@@ -49,7 +49,7 @@ def main() -> None:
     for number in (ipc.TABLE_FD, ipc.VALUES_FD):
         fd = fcntl.fcntl(os.memfd_create("kept"), fcntl.F_DUPFD_CLOEXEC, 64)
         os.dup2(fd, number)
-    charge = Charge(launch, init="", told="", successor=False, keeper=os.getpid())
+    charge = Charge(launch, init="", init_answer="", successor=False, keeper=os.getpid())
     settings = file.settings(launch)
     trio.run(Single(charge, settings, Tree(), privileges.drop(settings.run_as), high).run)
 
