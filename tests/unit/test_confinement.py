@@ -13,10 +13,11 @@ from keyvaultfs.worker import confinement
 from tests.support.mount import environment
 
 PRELUDE = """
-import ctypes, os, socket, subprocess, threading
+import ctypes, os, platform, resource, signal, socket, subprocess, threading
 from keyvaultfs import isolation
 from keyvaultfs.worker import confinement
 libc = ctypes.CDLL(None, use_errno=True)
+TGKILL = 234 if platform.machine() == "x86_64" else 131
 def refused(call):
     try:
         call()
@@ -45,6 +46,13 @@ def holds(code: str) -> None:
         "assert libc.ptrace(16, os.getppid(), 0, 0) == -1",
         "assert denied(425, 1, None), 'io_uring'",
         "assert denied(438, 0, 0, 0), 'pidfd_getfd'",
+        "assert refused(lambda: os.kill(os.getppid(), 0))",
+        "assert refused(lambda: os.kill(-1, 0))",
+        "assert denied(424, 0, 0, None, 0), 'pidfd_send_signal'",
+        "assert denied(TGKILL, os.getppid(), os.getppid(), 0), 'tgkill'",
+        "assert refused(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU))",
+        "assert refused(lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 1))",
+        "assert refused(lambda: os.sched_setaffinity(os.getppid(), {0}))",
     ],
 )
 def test_a_filtered_process_is_refused(code: str) -> None:
@@ -60,6 +68,10 @@ def test_a_filtered_process_does_what_a_worker_does() -> None:
         "socket.getaddrinfo('localhost', 1)\n"
         "socket.socketpair()[0].close()\n"
         "assert os.listdir('/proc/self/task')\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)\n"
+        "signal.signal(signal.SIGABRT, lambda *_: done.append(2))\n"
+        "signal.raise_signal(signal.SIGABRT)\n"
+        "assert done == [1, 2]\n"
     )
 
 
@@ -67,6 +79,7 @@ def test_a_process_that_may_run_programs_may_still_not_have_the_rest() -> None:
     holds(
         "libc.prctl(38, 1, 0, 0, 0)\nassert confinement.filter_calls(programs=True)\n"
         "subprocess.run(['/bin/true'], check=True)\n"
+        "child = subprocess.Popen(['/bin/sleep', '60']); child.kill(); child.wait()\n"
         "assert libc.unshare(0x10000000) == -1\n"
     )
 

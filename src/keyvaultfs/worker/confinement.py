@@ -33,6 +33,17 @@ _PROGRAMS = {"x86_64": (59, 322), "aarch64": (221, 281)}
 _CLONES = {"x86_64": (56, 435), "aarch64": (220, 435)}
 """clone, and clone3, whose flags a filter cannot see: with ENOSYS for it the C library uses the other one."""
 
+_OTHERS = {
+    "x86_64": (62, 129, 200, 297, 424, 141, 142, 144, 203, 314, 251, 256, 279),
+    "aarch64": (129, 138, 130, 240, 424, 140, 118, 119, 122, 274, 30, 238, 239),
+}
+"""Reach other processes of the same user, such as other mounts' workers: kill, rt_sigqueueinfo, tkill,
+rt_tgsigqueueinfo, pidfd_send_signal; setpriority, sched_setparam, -scheduler, -affinity, -attr, ioprio_set,
+migrate_pages, move_pages. Not forbidden where programs are run, which have to be ended."""
+
+_ITSELF = {"x86_64": (234, 302), "aarch64": (131, 261)}
+"""tgkill, by which abort(3) ends its own process, and prlimit64: allowed if the first argument is that, or 0."""
+
 _SAME = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 447)
 """io_uring_*, open_tree, move_mount, fs*, pidfd_getfd, process_madvise, mount_setattr, memfd_secret."""
 
@@ -130,14 +141,16 @@ def filter_calls(*, programs: bool) -> bool:
 def _code(machine: str, *, programs: bool) -> bytes | None:
     """The filter, None for an architecture that is not listed.
 
-    It looks at nothing but the number of a call and the architecture, except for clone. So the kernel (since 5.11)
-    knows which calls are always allowed and runs it for none of them, whatever its length.
+    It looks at nothing but the number of a call and the architecture, except for three rare calls. So the kernel
+    (since 5.11) knows which calls are always allowed and runs it for none of them, whatever its length.
     """
     arch = _ARCHES.get(machine)
     if arch is None:
         return None
     clone, clone3 = _CLONES[machine]
-    denied = [*_FORBIDDEN[machine], *_SAME, *(() if programs else _PROGRAMS[machine])]
+    denied = [*_FORBIDDEN[machine], *_SAME]
+    if not programs:
+        denied += [*_PROGRAMS[machine], *_OTHERS[machine]]
     deny, missing = _op(_RETURN, _ERRNO | errno.EPERM), _op(_RETURN, _ERRNO | errno.ENOSYS)
     code = [
         _op(_LOAD, _ARCH),
@@ -149,6 +162,9 @@ def _code(machine: str, *, programs: bool) -> bytes | None:
     ]
     for number in denied:
         code += [_op(_EQUAL, number, 0, 1), deny]
+    for number in () if programs else _ITSELF[machine]:
+        code += [_op(_EQUAL, number, 0, 5), _op(_LOAD, _FIRST_ARGUMENT), _op(_EQUAL, os.getpid(), 2, 0)]
+        code += [_op(_EQUAL, 0, 1, 0), deny, _op(_RETURN, _ALLOW)]
     code += [_op(_EQUAL, clone3, 0, 1), missing]
     code += [_op(_EQUAL, clone, 0, 3), _op(_LOAD, _FIRST_ARGUMENT), _op(_ANY_BIT, _CLONE_NEW, 0, 1), deny]
     return b"".join([*code, _op(_RETURN, _ALLOW)])
