@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import settings
@@ -292,4 +293,25 @@ def test_all_who_have_a_version_open_share_one_copy_of_it() -> None:
     assert opened[0].reveal() == b"x" * 25_000
     del opened, changed
     assert len(store._given) == 0
+    os.close(store.fileno())
+
+
+def test_the_copy_that_was_given_last_is_given_again_until_its_value_is_dropped() -> None:
+    store, name = ValueStore(None, 1 << 20), SecretName("a")
+    one, other = Version("1" * 32), Version("2" * 32)
+    for version, raw in ((one, b"one"), (other, b"other")):
+        store.put(name, version, SecretValue(raw), Properties(), racy=False, checked=0.0)
+
+    def copy(version: Version) -> ref[SecretValue]:
+        value = store.get(name, version)
+        assert value is not None
+        return ref(value)
+
+    first = copy(one)
+    assert copy(one) is first
+    assert first() is not None
+    second = copy(other)
+    assert first() is None, "only the last one is kept"
+    store.drop(name, other)
+    assert second() is None, "and not longer than its value"
     os.close(store.fileno())
