@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import random
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import pyfuse3
@@ -14,9 +13,10 @@ import trio
 
 from keyvaultfs.files import units
 from keyvaultfs.files.tree import Directory
-from keyvaultfs.filesystem import attributes, control, names
+from keyvaultfs.filesystem import control
 from keyvaultfs.filesystem.bound import BOUNDED_SECONDS
-from keyvaultfs.filesystem.directory import Lines, OpenDirectory
+from keyvaultfs.filesystem.directory import OpenDirectory
+from keyvaultfs.filesystem.folders import Folders
 from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
 from keyvaultfs.filesystem.requests import SystemdPatience, open_request, release_request, request
 
@@ -29,17 +29,14 @@ if TYPE_CHECKING:
     from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.announcements import Announcements
     from keyvaultfs.filesystem.attributes import Appearance
-    from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.directory import Line, SmallDirectory
-    from keyvaultfs.filesystem.inodes.nodes import Directory as Folder
-    from keyvaultfs.filesystem.inodes.nodes import Dirent, Node
+    from keyvaultfs.filesystem.directory import SmallDirectory
+    from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
     from keyvaultfs.filesystem.opener import Opener
     from keyvaultfs.filesystem.opens import Opens
     from keyvaultfs.filesystem.resolver import Resolver
     from keyvaultfs.log import Causes
     from keyvaultfs.metrics import FilesystemMetrics
-    from keyvaultfs.model import SecretName
 
 T = TypeVar("T")
 Answer: TypeAlias = "T | Coroutine[Any, Any, T]"
@@ -52,7 +49,6 @@ _WRITING = os.O_ACCMODE | os.O_TRUNC
 """Flags of an open that does more than read: O_RDONLY is 0."""
 
 _BLOCK = 4096
-_REMEMBERED = 1 << 14
 _LONGEST_ATTRIBUTE = 65536
 """Bytes: XATTR_SIZE_MAX of the kernel, which has no good word for a longer one."""
 
@@ -78,7 +74,7 @@ class Operations(pyfuse3.Operations):
         resolver: Resolver,
         opener: Opener,
         announcements: Announcements,
-        control: Control,
+        control: control.Control,
         appearance: Appearance,
         causes: Causes,
         metrics: FilesystemMetrics,
@@ -94,7 +90,7 @@ class Operations(pyfuse3.Operations):
         self._opener = opener
         self._announcements = announcements
         self._control = control
-        self._appearance = appearance
+        self._folders = Folders(files, table, resolver, control, appearance)
         self._causes = causes
         self.metrics = metrics
         self.timeout = timeout
@@ -104,8 +100,6 @@ class Operations(pyfuse3.Operations):
         self._closed = opens.closed
         self.in_flight: set[trio.CancelScope] = set()
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
-        self._lines: dict[str, Lines] = {}
-        self._children: dict[tuple[str, bytes], File | Directory] = {}
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
         self.systemd = SystemdPatience(files.outage)
@@ -114,29 +108,29 @@ class Operations(pyfuse3.Operations):
     def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> Answer[pyfuse3.EntryAttributes]:
-        folder = self._folder(parent_inode)
+        folder = self._folders.of(parent_inode)
         if folder is None:
-            return self._lookup_control(parent_inode, name)
+            return self._folders.look_up_control(parent_inode, name)
         if name == control.NAME and folder is self._files.tree.root:
-            return self._control_attributes(control.DIRECTORY)
+            return self._folders.control_attributes(control.DIRECTORY)
         if ctx.pid == self._announcements.pid or name[:1] == b".":
             ours, inode = self._announcements.look_up(parent_inode, name, ctx.pid)
             if ours:
                 return self._resolver.child_attributes(inode)
-        found = self._child(folder, name)
+        found = self._folders.child(folder, name)
         if found is None:
-            return self._never()
+            return self._folders.never()
         if isinstance(found, Directory):
-            return self._shown_folder(found)
+            return self._folders.look_up(found)
         return self._resolver.lookup_now(found, name, ctx.pid) or self._resolver.lookup(
             found, name, self._patience(ctx), ctx.uid, ctx.pid
         )
 
     @request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
-        folder = self._folder(inode)
+        folder = self._folders.of(inode)
         if folder is not None:
-            return self._folder_attributes(inode, folder)
+            return self._folders.attributes(inode, folder)
         if inode in self._table.directories.by_inode:
             return self._control.directory(inode)
         own = self._control.attributes(inode)
@@ -176,8 +170,7 @@ class Operations(pyfuse3.Operations):
 
     @release_request
     def release(self, fh: FileHandleT) -> None:
-        if fh in self.of_systemd:
-            self.of_systemd.remove(fh)
+        self.of_systemd.discard(fh)
         if fh >= _FIRST_OWN:
             self._texts.pop(fh, None)
         else:
@@ -187,7 +180,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         fh = self._new_handle(inode)
-        self._directories[fh] = await self._open_directory(inode)
+        self._directories[fh] = await self._folders.open(inode)
         if ctx.pid == 1:
             self.of_systemd.add(fh)
         return fh
@@ -196,18 +189,8 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories.get(fh)
         if directory is None:  # a predecessor opened it
-            directory = self._directories[fh] = await self._open_directory(fh & ((1 << _INODE_BITS) - 1))
-        if isinstance(directory, OpenDirectory):
-            await self._read_folder(directory, start_id, token)
-            return
-        for position, (name, show) in enumerate(directory[start_id:], start_id + 1):
-            found, node = show()
-            if not pyfuse3.readdir_reply(token, name, found, position):
-                if node is not None:
-                    self._table.unless_held(node)
-                break
-            if node is not None:
-                self._table.looked_up(node)
+            directory = self._directories[fh] = await self._folders.open(fh & ((1 << _INODE_BITS) - 1))
+        await self._folders.read(directory, start_id, token)
 
     @request
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -271,9 +254,8 @@ class Operations(pyfuse3.Operations):
     def rename(self, *what: Any) -> None:
         """For the keeper's child alone, by which watchers hear of a rotation."""
         parent_old, name_old, parent_new, name_new, flags, _ = what
-        if flags or parent_old != parent_new:
-            raise pyfuse3.FUSEError(errno.EROFS)
-        if not self._announcements.rename(parent_new, name_old, name_new):
+        within = not flags and parent_old == parent_new
+        if not within or not self._announcements.rename(parent_new, name_old, name_new):
             raise pyfuse3.FUSEError(errno.EROFS)
 
     @request
@@ -282,121 +264,12 @@ class Operations(pyfuse3.Operations):
         if not self._announcements.unlink(parent_inode, name, ctx.pid):
             raise pyfuse3.FUSEError(errno.EROFS)
 
-    async def _lookup_control(self, parent: InodeT, name: bytes) -> pyfuse3.EntryAttributes:
-        if parent == control.DIRECTORY:
-            if name not in control.ENTRIES:
-                return self._never()
-            return self._control_attributes(control.ENTRIES[name])
-        if parent == control.VERSIONS:
-            secret = names.parse(name)
-            if secret is None:
-                return self._never()
-            # Any name: that of a secret whose current version is disabled too, and at the price of no request.
-            directory = self._table.directories.of(secret)
-            self._table.looked_up(directory)
-            return self._control.directory(directory.inode)
-        secret = self._secret_of(parent)
-        await self._files.see_whether_shown(secret)
-        return await self._resolver.pinned(secret, os.fsdecode(name))
-
-    def _control_attributes(self, inode: int) -> pyfuse3.EntryAttributes:
-        found = self._control.attributes(inode)
-        if found is None:
-            raise pyfuse3.FUSEError(errno.ESTALE)
-        return found
-
-    async def _open_directory(self, inode: InodeT) -> OpenDirectory | SmallDirectory:
-        folder = self._folder(inode)
-        if folder is not None:
-            lines = self._lines.setdefault(folder.path, Lines())
-            return OpenDirectory(lines.of(self._files.listing.rows(folder)), self._resolver.waiting)
-        if inode == control.DIRECTORY:
-            return tuple(
-                (name, partial(self._listed_control, number)) for name, number in control.ENTRIES.items()
-            )
-        if inode == control.VERSIONS:
-            return ()  # any name can be looked up there
-        secret = self._secret_of(inode)
-        return tuple(
-            (item.version.encode(), partial(self._resolver.listed_version, secret, item))
-            for item in await self._files.versions(secret)
-            if item.properties.enabled
-        )
-
-    def _listed_control(self, inode: int) -> tuple[pyfuse3.EntryAttributes, None]:
-        return self._control_attributes(inode), None
-
-    def _secret_of(self, inode: int) -> SecretName:
-        directory = self._table.directories.by_inode.get(inode)
-        if directory is None or isinstance(directory.name, Directory):
-            raise pyfuse3.FUSEError(errno.ESTALE)
-        return directory.name
-
-    def _folder(self, inode: int) -> Directory | None:
-        """The folder of the tree that an inode is."""
-        if inode == pyfuse3.ROOT_INODE:
-            return self._files.tree.root
-        directory = self._table.directories.by_inode.get(inode)
-        return directory.name if directory is not None and isinstance(directory.name, Directory) else None
-
-    def _folder_attributes(self, inode: int, folder: Directory) -> pyfuse3.EntryAttributes:
-        appearance = self._appearance.of(folder.access)
-        changed = self._table.changed if folder is self._files.tree.root else None
-        return attributes.directory(appearance, inode, appearance.dir_mode, changed)
-
-    def _shown_folder(self, folder: Directory) -> pyfuse3.EntryAttributes:
-        """The attributes of a folder that is looked up, which counts as a reference to it."""
-        directory = self._table.directories.of(folder)
-        self._table.looked_up(directory)
-        found = self._folder_attributes(directory.inode, folder)
-        found.entry_timeout = attributes.FOREVER
-        return found
-
-    def _child(self, folder: Directory, name: bytes) -> File | Directory | None:
-        found = self._children.get((folder.path, name))
-        if found is not None:
-            return found
-        try:
-            found = self._files.tree.child(folder, name.decode())
-        except UnicodeDecodeError:
-            return None
-        if found is not None:
-            if len(self._children) >= _REMEMBERED:
-                self._children.clear()
-            self._children[folder.path, name] = found
-        return found
-
-    def _never(self) -> pyfuse3.EntryAttributes:
-        """ENOENT for a name that no file can have. The kernel may remember it unless a configuration may name it."""
-        absent = pyfuse3.EntryAttributes()
-        absent.st_ino = 0
-        absent.entry_timeout = 0.0 if self._files.tree.written else attributes.FOREVER
-        return absent
-
     def _check_unit(self, file: File, pid: int) -> None:
         """Only some units may open it; the kernel has looked at owner and mode."""
         if not units.allowed(pid, file.access.units):
             unit = units.of(pid) or "no unit that can be seen"
             self._causes.begin("{} may not open files for other units", unit, path=repr(file.path))
             raise pyfuse3.FUSEError(errno.EACCES)
-
-    async def _read_folder(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
-        position = await directory.position(start)
-        line = await directory.at(position)
-        now = trio.current_time()
-        while line is not None:
-            found, held = self._listed(line, now)
-            if not pyfuse3.readdir_reply(token, line.raw, found, directory.cookie(position)):
-                return
-            self._table.looked_up(held)
-            position += 1
-            line = directory.ready(position)
-
-    def _listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | Dirent | Folder]:
-        if isinstance(line.what, Directory):
-            directory = self._table.directories.of(line.what)
-            return self._folder_attributes(directory.inode, line.what), directory
-        return self._resolver.listed(line.what, now)
 
     def _node(self, inode: int) -> Node:
         node = self._nodes.get(inode)
