@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from contextlib import suppress
 
+import pyfuse3
 import pytest
 import trio
 from hypothesis import given
@@ -15,6 +16,7 @@ from trio.testing import MockClock
 from keyvaultfs.cache.budget import ROOT, Budget
 from keyvaultfs.errors import Busy, NotFound, Refused
 from tests.support.fake_vault import FakeVault
+from tests.support.handlers import OTHERS, handlers
 from tests.support.world import N, World, names_of, world
 
 USER, OTHER = 1000, 1001
@@ -357,3 +359,20 @@ async def test_names_that_are_there_and_cannot_be_read_have_the_same_budget(
             await trio.sleep(10)
             await w.cache.get(N("open"), USER)
         assert w.vault.asked["get"] <= 10 + 20 * 20.5 + 1
+
+
+async def test_made_up_names_leave_nothing_behind_on_their_way_to_the_cache(
+    autojump_clock: MockClock,
+) -> None:
+    async with handlers(negative_ttl=3600.0, list_ttl=3600.0) as (w, operations):
+        w.vault.put("pw", "x")
+        await names_of(w)
+        for number in range(3000):
+            with pytest.raises(pyfuse3.FUSEError):
+                await operations.lookup(pyfuse3.ROOT_INODE, b"made-up-%d" % number, OTHERS)
+        tree = operations._files.tree
+        assert not operations._folders._children
+        assert len(tree._made) + len(tree._tried) <= 1024
+        for _ in range(2):
+            await operations.lookup(pyfuse3.ROOT_INODE, b"pw", OTHERS)
+        assert len(operations._folders._children) == 1, "what the kernel knows is found at once"

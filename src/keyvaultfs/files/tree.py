@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.names import Starred
     from keyvaultfs.files.recipes import Recipe
 
-_REMEMBERED = 1 << 14
+_REMEMBERED, _TRIED = 1 << 14, 1 << 10
 _LONGEST_NAME = 127
 """Of a secret."""
 NOTHING = Formatted("", ())
@@ -120,6 +120,7 @@ class Tree:
         self.directories: dict[str, Directory] = {"": self.root}
         self.named: dict[str, File] = {}
         self._made: dict[str, File] = {}
+        self._tried: dict[str, File] = {}
         self._hidden: dict[str, set[str]] = {}
         for path, recipe, own in named:
             file = File(path, path, recipe, access(self._rules, path, own), named=True)
@@ -147,10 +148,13 @@ class Tree:
         made = self._made.get(key)
         if made is not None:
             return made
+        made = self._tried.pop(key, None)
+        if made is not None:
+            return self._try(made)
         if name.lower() in self._hidden[directory.path]:
             return None
         secret = self._secret(directory, name)
-        return None if secret is None else self._keep(directory, name, key, secret)
+        return None if secret is None else self._try(self._make(directory, name, key, secret))
 
     def shown(self, directory: Directory, secret: SecretName) -> Iterator[tuple[str, File]]:
         """The names in a directory that a line of the vault's listing stands for."""
@@ -161,13 +165,15 @@ class Tree:
                 candidates.append(one.files.filled(star).rpartition("/")[2])
         for name in dict.fromkeys(candidates):
             found = self.child(directory, name)
+            if isinstance(found, File) and self._tried.pop(found.key, None) is not None:
+                self._keep(found)
             if (
                 isinstance(found, File)
                 and found.recipe.sources[0].name == secret
                 and found.key not in self.named
             ):
                 if found.raw != name.encode():  # it was looked up in another spelling than the vault's
-                    found = self._keep(directory, name, found.key, secret)
+                    found = self._keep(self._make(directory, name, found.key, secret))
                 yield name, found
 
     def file(self, path: str) -> File:
@@ -198,13 +204,23 @@ class Tree:
         except ValueError:
             return None
 
-    def _keep(self, directory: Directory, name: str, key: str, secret: SecretName) -> File:
+    def _make(self, directory: Directory, name: str, key: str, secret: SecretName) -> File:
         path = f"{directory.path}/{name}" if directory.path else name
-        found = File(path, key, OneSecret(Source(secret)), access(self._rules, path, folded=True))
+        return File(path, key, OneSecret(Source(secret)), access(self._rules, path, folded=True))
+
+    def _try(self, file: File) -> File:
+        """One that somebody asked for by name, which may be made up: kept until so many others were asked for."""
+        if len(self._tried) >= _TRIED:
+            del self._tried[next(iter(self._tried))]
+        self._tried[file.key] = file
+        return file
+
+    def _keep(self, file: File) -> File:
+        """One that a listing shows."""
         if len(self._made) >= _REMEMBERED:
             self._made.clear()
-        self._made[key] = found
-        return found
+        self._made[file.key] = file
+        return file
 
     def _directory(self, path: str) -> Directory:
         if path in self.directories:

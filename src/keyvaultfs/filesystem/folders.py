@@ -75,7 +75,8 @@ class Folders:
             found = self._files.tree.child(folder, name.decode())
         except UnicodeDecodeError:
             return None
-        if found is not None:
+        # A file that the kernel was not told of may be one of thousands that somebody makes up.
+        if found is not None and (isinstance(found, Directory) or found.key in self._table.entries.nodes):
             if len(self._children) >= _REMEMBERED:
                 self._children.clear()
             self._children[folder.path, name] = found
