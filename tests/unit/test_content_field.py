@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keyvaultfs.content.decode import Decoding, decode, render
@@ -86,6 +86,7 @@ def test_a_pointer_that_is_none_is_told(text: str) -> None:
         parse(text)
 
 
+@settings(max_examples=50)
 @given(document=st.dictionaries(st.text(), JSON, min_size=1), data=st.data())
 def test_any_field_is_found_by_its_pointer_and_means_the_same(
     document: dict[str, object], data: st.DataObject
