@@ -84,6 +84,8 @@ class Contents:
             state = self._found.state(key)
             if (key, edition) in kept or state is None:
                 return True
-            return edition == state.edition.id or (state.good is not None and edition == state.good.id)
+            return edition == state.edition.id or (
+                state.last_made is not None and edition == state.last_made.id
+            )
 
         self._made.sweep(needed)

@@ -192,20 +192,20 @@ class Editions:
         found: dict[int, Part] = {}
         failures: list[Exception] = []
 
-        async def one(place: int) -> None:
+        async def one(index: int) -> None:
             try:
-                found[place] = await self._sources.get(file.recipe.sources[place])
+                found[index] = await self._sources.get(file.recipe.sources[index])
             except (NotFound, Refused, Unavailable, trio.TooSlowError) as exc:
                 failures.append(exc)
 
         async with trio.open_nursery() as nursery:
-            for place in range(len(file.recipe.sources)):
-                nursery.start_soon(one, place)
+            for index in range(len(file.recipe.sources)):
+                nursery.start_soon(one, index)
         for kind in _WORST:
             for failure in failures:
                 if isinstance(failure, kind):
                     raise failure from None
-        return tuple(found[place] for place in range(len(file.recipe.sources)))
+        return tuple(found[index] for index in range(len(file.recipe.sources)))
 
     def _needs_making(self, edition: Edition) -> bool:
         if edition.file.recipe.plain and edition.id == edition.parts[0].version:
@@ -217,25 +217,25 @@ class Editions:
         try:
             made = makers.make(file.recipe, edition.parts, values, default=self._decode)
         except CannotMake as exc:
-            return self._last_good(edition, exc)
+            return self._serve_last_made(edition, exc)
         self._contents.keep(edition, made)
         return self._shown(edition)
 
-    def _last_good(self, wanted: Edition, exc: CannotMake) -> Edition:
+    def _serve_last_made(self, wanted: Edition, exc: CannotMake) -> Edition:
         file, now = wanted.file, trio.current_time()
         since = self.broken.begin(file.path, wanted.id, exc.hint, now)
-        good = self._found.good(file) or self._left_good(wanted)
+        last_made = self._found.last_made(file) or self._inherited(wanted)
         if (
-            good is None
+            last_made is None
             or now - since >= self._cache.limits.max_stale
-            or self.peek_value(file, good.id) is None
+            or self.peek_value(file, last_made.id) is None
         ):
             raise exc
-        shown = replace(good, stale=True, checked=wanted.checked, expires=wanted.expires)
-        self._found.keep(wanted, shown, good)
+        shown = replace(last_made, stale=True, checked=wanted.checked, expires=wanted.expires)
+        self._found.keep(wanted, shown, last_made)
         return shown
 
-    def _left_good(self, wanted: Edition) -> Edition | None:
+    def _inherited(self, wanted: Edition) -> Edition | None:
         """The last edition that a predecessor made by the same recipe. Of which versions it was made is not known."""
         found = self._contents.newest(wanted.file)
         if found is None:

@@ -26,13 +26,13 @@ class State:
         watched: what the cache knew of the secrets: each answer makes its own object, so the same one is of the same
             version.
         until: until when the other parts hold.
-        good: the last edition that could be made.
+        last_made: the last edition that could be made.
     """
 
     edition: Edition
     watched: tuple[tuple[Record, Properties], ...]
     until: float
-    good: Edition | None
+    last_made: Edition | None
 
 
 class Found:
@@ -113,28 +113,28 @@ class Found:
         state = self._states.get(file.key)
         return None if state is None else state.edition
 
-    def good(self, file: File) -> Edition | None:
+    def last_made(self, file: File) -> Edition | None:
         """The last edition of a file that could be made."""
         state = self._states.get(file.key)
-        return None if state is None else state.good
+        return None if state is None else state.last_made
 
     def parts(self, file: File, edition: str) -> tuple[Part, ...] | None:
         """What an edition was made of, by its id; None where that is not known any more."""
         state = self._states.get(file.key)
         if state is None:
             return None
-        for known in (state.edition, state.good):
+        for known in (state.edition, state.last_made):
             if known is not None and known.id == edition:
                 return known.parts or None
         return None
 
-    def keep(self, wanted: Edition, shown: Edition, good: Edition | None) -> None:
+    def keep(self, wanted: Edition, shown: Edition, last_made: Edition | None) -> None:
         """A file shows an edition.
 
         Args:
             wanted: of the newest versions of its secrets.
             shown: what it shows: the same, if that could be made.
-            good: the last that could be made.
+            last_made: the last that could be made.
         """
         watched, until = [], math.inf
         for part in wanted.parts:
@@ -144,7 +144,7 @@ class Found:
             if part.source.version is None and record is not None and record.version is not None:
                 assert record.properties is not None
                 watched.append((record, record.properties))
-        self._states[wanted.file.key] = State(shown, tuple(watched), until, good)
+        self._states[wanted.file.key] = State(shown, tuple(watched), until, last_made)
 
     def distrust(self) -> None:
         """Nothing of it holds any more."""
