@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -270,6 +271,22 @@ def test_after_a_logrotate_a_new_file_is_opened_and_a_failure_keeps_the_old_one(
     file.put("er")
     file.settled(3)
     assert moved.read_text() == "new\ner\n"
+
+
+def test_who_is_dismissed_with_records_to_write_takes_none_that_come_later(file: File) -> None:
+    moved = file.path.with_suffix(".1")
+    for number in range(5):
+        file.path.rename(moved)
+        os.kill(file.writer, signal.SIGSTOP)
+        file.put(f"{number} before")  # it finds this and its dismissal together
+        threading.Timer(0.2, os.kill, (file.writer, signal.SIGCONT)).start()
+        before = children()
+        file.target.reopen(file.buried.append)
+        (file.writer,) = children() - before
+        file.put(f"{number} after")
+        file.settled(2 * number + 2)
+        assert file.path.read_text() == f"{number} after\n"
+        assert moved.read_text().endswith(f"{number} before\n")
 
 
 def test_who_writes_is_replaced_when_he_dies_and_no_record_waits_in_vain(file: File) -> None:

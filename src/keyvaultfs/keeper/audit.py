@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 JOURNAL = "journal"
 _SOCKET = "/run/systemd/journal/socket"
 _OPEN_SECONDS = 5.0
-_REOPEN_SECONDS = 1.0
-"""The keeper does nothing else meanwhile."""
+_REOPEN_SECONDS = 5.0
+"""The keeper does nothing else meanwhile; a busy machine may take a second to start a process."""
 
 _END_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0

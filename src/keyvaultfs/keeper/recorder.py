@@ -72,9 +72,12 @@ class Recorder:
 
     def ended(self) -> bool:
         """Whether it is gone, which nobody told it to."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             return self._control.recv(64) != _READY
-        return False
+        except BlockingIOError:
+            return False
+        except OSError:  # it had a word of ours still to read
+            return True
 
     def dismiss(self, seconds: float) -> None:
         """Have it write what there is, and end; wait so long for that."""
@@ -110,7 +113,8 @@ def _serve(path: str, control: socket.socket, records: socket.socket, tallies: T
     poll.register(records, select.POLLIN)
     dismissed = False
     while True:
-        if control.fileno() in dict(poll.poll()):
+        # Once dismissed it takes what is there, and waits for no more: that is for another.
+        if control.fileno() in dict(poll.poll(0 if dismissed else None)):
             dismissed = control.recv(64) == _END
             poll.unregister(
                 control
