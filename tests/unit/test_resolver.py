@@ -236,6 +236,46 @@ async def test_a_rotation_between_a_lookup_and_its_open_fails_no_reader(
     assert parts.opener.open_now(old) is None  # by now it is another's open
 
 
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_an_open_waits_until_the_child_has_the_size_that_was_fetched_for_another_open(
+    parts: Parts, nursery: trio.Nursery, succeeds: bool
+) -> None:
+    """On a busy machine a process runs long after it was answered: until then the kernel has the old size."""
+    parts.renames = True
+    parts.build()
+    fetched: list[str] = []
+
+    def child(token: str, do: str, name: str) -> None:
+        if do == "refresh":
+            assert parts.rotation.announcements.look_up(1, b"." + token.encode(), 77)[0]
+            assert parts.resolver.getattr(old, 77).st_size == 16
+            fetched.append(token)
+
+    opened: list[tuple[bytes, bool]] = []
+
+    async def open_bound() -> None:
+        handle, _ = await parts.opener.open(old, 5)
+        opened.append((await parts.opener.read(handle, 0, 99), handle.node.unsure))
+
+    parts.vault.put("pw", "short")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("very much longer")
+    parts.rotation.supersede(old, NEW)
+    old.bound = True
+    parts.child = child
+    nursery.start_soon(parts.rotation.run)
+    nursery.start_soon(open_bound)
+    while not fetched:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    nursery.start_soon(open_bound)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert opened == []
+    parts.rotation.announcements.ended(fetched[0], 0 if succeeds else errno.EIO)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    # One that cannot be sure reads past the pages, to the end of the bytes.
+    assert opened == [(b"very much longer", not succeeds)] * 2
+
+
 async def sent_back(parts: Parts, node: Node, thread: int) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await parts.open_once(node, thread)

@@ -47,6 +47,7 @@ class Bound:
         self._current = current
         self._refreshes = refreshes
         self._stale: OrderedDict[int, None] = OrderedDict()
+        self._switching: dict[int, trio.Event] = {}
         self._stirred = trio.Event()
 
     def is_behind(self, node: Node) -> bool:
@@ -70,15 +71,55 @@ class Bound:
             return await self._notifications.attributes(node.inode) == 0
         return False
 
-    async def refresh(self, node: Node) -> bool:
-        """Have another process want them now, so that the kernel has the size before any OPEN; whether it has."""
-        if not self._refreshes:
-            return False
-        one = self._announcements.begin(Do.REFRESH, inode=node.inode)
-        code = await self._announcements.carry_out(one)
+    async def switch(self, node: Node) -> None:
+        """Have an inode without a name show the current bytes, if nobody has it open.
+
+        Never before the kernel has their size, as far as that can be: for splice(2) it goes by the size that it has
+        without asking again, and with the new bytes a password would be cut short. Whoever comes while it is under
+        way waits for its end.
+        """
+        waiting = self._switching.get(node.inode)
+        if waiting is not None:
+            await waiting.wait()
+            return
+        self._switching[node.inode] = ended = trio.Event()
+        try:
+            while self._refreshes and await self.ask_again(node):
+                if not await self._refresh(node):
+                    break
+            if not self._refreshes and await self.ask_again(node):
+                self._switch_unsure(node)
+        finally:
+            del self._switching[node.inode]
+            ended.set()
+
+    def _switch_unsure(self, node: Node) -> None:
+        """Without a child, which no mount of a user's has for this."""
+        current = self._current(node.name)
+        if current is not None and self.is_behind(node) and self._table.has(node):
+            node.unsure = True
+            self._table.show(node, current)
+
+    async def _refresh(self, node: Node) -> bool:
+        """Have another process fetch them now, so that the kernel has the size before any OPEN.
+
+        The kernel has it when that process has run, which on a busy machine is long after our answer to it.
+
+        Returns:
+            Whether to try again: the kernel may have dropped that answer.
+        """
+        disturbed = self._notifications.disturbed
+        disturbed[node.inode] = False
+        try:
+            one = self._announcements.begin(Do.REFRESH, inode=node.inode)
+            code = await self._announcements.carry_out(one)
+        finally:
+            again = disturbed.pop(node.inode)
         if code in {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP}:
             self._refreshes = False
-        return code == 0
+        if code == 0 and not again:
+            node.unsure = False
+        return code == 0 and again
 
     async def run(self) -> None:
         """Refresh those that are wanted. Runs until cancelled."""
@@ -92,4 +133,4 @@ class Bound:
                 if node is not None and behind and await self.ask_again(node):
                     # Nobody has it open and the kernel holds it still: no watch does that when it has heard its event.
                     node.bound = True
-                    await self.refresh(node)
+                    await self.switch(node)

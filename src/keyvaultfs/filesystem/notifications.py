@@ -45,10 +45,25 @@ class Notifications:
         self._kernel = kernel or FuseKernel()
         self._blocking = trio.CapacityLimiter(1)
         self._quick = trio.CapacityLimiter(1)
+        self.disturbed: dict[int, bool] = {}
+        """Of inodes whose attributes a process fetches: whether the kernel was sent a notification meanwhile.
+
+        It drops an answer that was on its way then, as one that may be older than the notification.
+        """
 
     async def attributes(self, inode: int) -> int:
         """Have an inode's attributes fetched anew; an errno, ENOENT where the kernel no longer has it."""
-        return await self._call(lambda: self._kernel.inode(inode), self._quick)
+
+        def send() -> None:
+            self._disturb(inode)
+            self._kernel.inode(inode)
+            self._disturb(inode)
+
+        return await self._call(send, self._quick)
+
+    def _disturb(self, inode: int) -> None:
+        if inode in self.disturbed:
+            self.disturbed[inode] = True
 
     async def entry(self, parent: int, name: bytes, deleted: int = 0) -> int:
         """Have a name looked up anew; an errno."""

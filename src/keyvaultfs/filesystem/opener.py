@@ -43,7 +43,6 @@ class Opener:
                 if not handle.doubtful  # what those show is still to be seen
             }
         )
-        self._switching: dict[int, trio.Event] = {}
         # As trio.current_time(), which finds the clock anew with each call.
         self._now = trio.lowlevel.current_clock().current_time
 
@@ -97,9 +96,10 @@ class Opener:
         if not node.bound:
             await self._send_back(node, thread)
         current = await self._resolver.node(edition)
-        if self._table.content(node) is not current and not self._table.handles.is_open(node):
+        behind = self._table.content(node) is not current
+        if node.unsure or (behind and not self._table.handles.is_open(node)):
             with trio.move_on_after(_SWITCH_SECONDS):
-                await self._switch(node, current)
+                await self._rotation.bound.switch(node)
         if self._table.content(node).version == UNREADABLE:  # it would read as an empty file
             raise pyfuse3.FUSEError(errno.ESTALE)
         return self._opened(node), False
@@ -117,26 +117,6 @@ class Opener:
         if now >= self._retries.lenient_until:
             self._retries.sent_back(node, thread, now)
             raise pyfuse3.FUSEError(errno.ESTALE)
-
-    async def _switch(self, node: Node, current: Node) -> None:
-        """Have an inode without a name show the current bytes. Never before the kernel has their size.
-
-        The kernel goes by the size that it has, for splice(2) even without asking again: with the new bytes a password
-        would be cut short.
-        """
-        waiting = self._switching.get(node.inode)
-        if waiting is not None:
-            await waiting.wait()
-            return
-        self._switching[node.inode] = done = trio.Event()
-        try:
-            if not await self._rotation.bound.ask_again(node) or await self._rotation.bound.refresh(node):
-                return
-            if self._table.has(node) and not self._table.handles.is_open(node):
-                self._table.show(node, current)  # no child can do it here, as in a mount of a user's
-        finally:
-            del self._switching[node.inode]
-            done.set()
 
     def read_now(self, handle: Handle, offset: int, size: int) -> bytes | None:
         """As `read`, where the bytes are in memory, else None."""

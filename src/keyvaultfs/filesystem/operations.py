@@ -233,7 +233,8 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache = await self._opener.open(node, self._patience(ctx), ctx.uid, ctx.pid)
         if ctx.pid == 1:
             self.of_systemd.add(handle.fh)
-        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=keep_cache)
+        # Direct I/O reads to the end of the bytes, whatever size the kernel goes by; memory that is mapped needs pages.
+        return pyfuse3.FileInfo(fh=handle.fh, direct_io=handle.node.unsure, keep_cache=keep_cache)
 
     def _open_control(self, inode: InodeT) -> pyfuse3.FileInfo:
         if inode >= FIRST_HASHED:

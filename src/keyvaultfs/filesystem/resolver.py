@@ -197,6 +197,7 @@ class Resolver:
         if node.superseded and self._rotation.bound.is_behind(node):
             current = self.current(node.name)
             if current is not None and self._rotation.announcements.refreshes(node.inode, pid):
+                node.unsure = True  # until the child says that it has them
                 self._table.show(node, current)
             else:
                 self._rotation.bound.want(node)

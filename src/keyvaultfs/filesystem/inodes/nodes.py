@@ -57,6 +57,7 @@ class Node:
     given: float = -math.inf
     promised: float = -math.inf
     bound: bool = False
+    unsure: bool = False  # whether the kernel may go by the size of other bytes than it shows
     needed: int = 0  # by inodes that show this one, and by handles on its bytes
 
     @property

@@ -286,6 +286,7 @@ class InodeTable:
                 node.content_inode = node.inode
             elif content is not node:
                 content.needed += 1
+                node.unsure = True  # the predecessor may have died before its answer was there
         for record in inherited.handles:
             self._load_handle(record)
 
