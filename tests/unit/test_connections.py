@@ -453,7 +453,7 @@ async def test_a_deadline_that_ends_just_after_the_connection_stands_leaves_no_s
     monkeypatch.setattr(addresses, "watch", late)
     with Peer(peer.says(OK)) as vault:
         before = list(peer.descriptors())
-        assert await ask(transport, vault.url()) == "TimeoutError"
+        assert await ask(transport, vault.url(), 60) == "TimeoutError"
         assert len(list(peer.descriptors())) <= len(before) + 1, "the peer's own end"
 
 
