@@ -78,7 +78,7 @@ types: $(STAMPS)/venv-test
 	$(VENV)/bin/mypy
 
 unit: $(STAMPS)/venv-test
-	$(PYTHON) -m pytest tests/unit -m 'not slow'
+	$(PYTHON) -m pytest tests/unit -m 'not slow' -n auto --maxprocesses=4
 
 slow: $(STAMPS)/venv-test
 	$(PYTHON) -m pytest tests/unit -m slow
