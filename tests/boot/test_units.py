@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,21 +89,30 @@ def test_22_path_units_hear_of_a_secret_that_comes_goes_and_comes_again(
 ) -> None:
     as_a_unit(machine, "ttl = 2\nlist_ttl = 2\n")
     needs = "Requires=keyvaultfs@web.service\nAfter=keyvaultfs@web.service"
-    machine.write("/etc/systemd/system/watch.path", WATCHER.format(what="PathChanged=/mnt/kv/MyTestSecret"))
     often = f"[Unit]\n{needs}\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\n"
-    read = "ExecStart=/bin/sh -c 'cat /mnt/kv/MyTestSecret >/run/seen || true'\n"
-    machine.write("/etc/systemd/system/watch.service", often + read)
-    machine.write("/etc/systemd/system/comes.path", WATCHER.format(what="PathExists=/mnt/kv/new-one"))
-    has_a_unit(machine, "comes", "ExecStart=/bin/cp /mnt/kv/new-one /run/came", needs=needs)
+    for how in ("Changed", "Modified"):
+        unit = f"/etc/systemd/system/{how}"
+        machine.write(f"{unit}.path", WATCHER.format(what=f"Path{how}=/mnt/kv/MyTestSecret"))
+        read = f"ExecStart=/bin/sh -c 'cat /mnt/kv/MyTestSecret >/run/{how} || true'\n"
+        machine.write(f"{unit}.service", often + read)
+    for how, what in (("Exists", "new-one"), ("ExistsGlob", "new-*")):
+        machine.write(f"/etc/systemd/system/{how}.path", WATCHER.format(what=f"Path{how}=/mnt/kv/{what}"))
+        has_a_unit(machine, how, f"ExecStart=/bin/cp /mnt/kv/new-one /run/{how}", needs=needs)
     machine.boot()
-    machine.run("systemctl", "start", "watch.path", "comes.path")
-    vault.rotate("MyTestSecret", "two")
-    machine.wait_until(lambda: machine.run("cat", "/run/seen", check=False) == "two", "the rotation")
+    machine.run("systemctl", "start", "Changed.path", "Modified.path", "Exists.path", "ExistsGlob.path")
+
+    def all_say(text: str, *units: str) -> bool:
+        return all(machine.run("cat", f"/run/{unit}", check=False) == text for unit in units)
+
+    for text in ("two", "three", "four"):
+        vault.rotate("MyTestSecret", text)
+        machine.wait_until(partial(all_say, text, "Changed", "Modified"), f"rotation to {text}")
     vault.delete("MyTestSecret", erase=True)
     machine.wait_until(lambda: not machine.can("cat", "/mnt/kv/MyTestSecret"), "the deletion")
     vault.set("MyTestSecret", "again")
-    machine.wait_until(lambda: machine.run("cat", "/run/seen", check=False) == "again", "the secret's return")
-    assert not machine.can("test", "-e", "/run/came")
+    machine.wait_until(lambda: all_say("again", "Changed", "Modified"), "the secret's return")
+    assert not machine.can("test", "-e", "/run/Exists")
+    assert not machine.can("test", "-e", "/run/ExistsGlob")
     vault.set("new-one", "here")
-    machine.wait_until(lambda: machine.run("cat", "/run/came", check=False) == "here", "the new secret")
+    machine.wait_until(lambda: all_say("here", "Exists", "ExistsGlob"), "the new secret")
     machine.poweroff()
