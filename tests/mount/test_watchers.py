@@ -227,6 +227,29 @@ def test_an_unmount_ends_both_processes_at_once_though_a_clone_is_held(
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (child, worker)), "their end", 2)
 
 
+def test_the_clone_that_can_be_written_to_is_in_nobodys_table_of_mounts(
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
+) -> None:
+    vault.set("pw", "1")
+    kv = mount("ttl=1")
+    watch = events(kv.where)
+    assert (kv / "pw").read_text() == "1"
+    vault.set("pw", "2")
+    watch.wait("MOVED_TO pw")
+    assert child_of(kv) is not None
+    device = kv.where.stat().st_dev
+    which = f"{os.major(device)}:{os.minor(device)}"
+    seen = {}
+    for table in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            rows = [line.split(" ") for line in table.read_text().split("\n") if line]
+            seen[int(table.parent.name)] = [row[4] for row in rows if row[2] == which]
+    for pid in (os.getpid(), kv.process.pid, kv.worker(), child_of(kv)):
+        assert seen[pid or 0] == [str(kv.where)]
+    assert {point for points in seen.values() for point in points} == {str(kv.where)}
+    assert max(map(len, seen.values())) == 1
+
+
 def test_nothing_can_be_written_whatever_flag_somebody_clears(vault: VaultProcess, mount: Mounter) -> None:
     vault.set("pw", "1")
     kv = mount()
