@@ -402,9 +402,8 @@ def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for
     kv = mount("run_as=root", source=installed)
     with (kv / "pw").open() as held:
         code = installed / "keyvaultfs/filesystem/requests.py"
-        whole_code = code.read_text()
-        assert whole_code.count(EACH_HANDLER) == 3  # of OPEN, of RELEASE, and of all others
-        code.write_text(whole_code.replace(EACH_HANDLER, "            if int('p@' + 'ss'):\n"))
+        whole = code.rename(code.with_name("whole_requests.py"))
+        code.write_text(BROKEN_REQUESTS)
         broken = upgraded(kv)
         run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
         for name in ("pw", "absent", "pw"):
@@ -414,13 +413,29 @@ def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for
         kv.says("bug in lookup: ValueError")
         assert "p@ss" not in kv.log()
         assert kv.worker() == broken, "an exception of a handler ends no worker"
-        code.write_text(whole_code)
+        whole.rename(code)
         upgraded(kv)
         assert held.read() == "x"
     assert (kv / "pw").read_text() == "x"
 
 
-EACH_HANDLER = "            if self.unsettled:\n"
+BROKEN_REQUESTS = """
+import functools
+from keyvaultfs.filesystem import whole_requests
+from keyvaultfs.filesystem.whole_requests import *
+
+def with_a_bug(decorate):
+    def decorator(fn):
+        @functools.wraps(fn)
+        def handler(*args, **kwargs):
+            return int("p@" + "ss")
+        return decorate(handler)
+    return decorator
+
+request, open_request, release_request = (
+    with_a_bug(getattr(whole_requests, name)) for name in ("request", "open_request", "release_request")
+)
+"""
 
 
 def upgraded(kv: Mount) -> int:
