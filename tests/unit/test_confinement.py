@@ -182,3 +182,13 @@ def test_the_session_keyring_is_left() -> None:
         "    isolation.new_keyring()\n"
         "    assert search() == -1\n"
     )
+
+
+@pytest.mark.parametrize(("auth", "works"), [("imds", False), ("azure-identity", True)])
+def test_check_may_run_programs_where_its_mount_may(auth: str, works: bool) -> None:
+    become = (
+        "from keyvaultfs.cli.check import command\nfrom keyvaultfs.settings.options import Settings\n"
+        f"command._become(Settings(auth={auth!r}, run_as='root'))\n"
+    )
+    ran = "subprocess.run(['/bin/true']).returncode == 0"
+    holds(become + (f"assert {ran}" if works else f"assert refused(lambda: {ran})"))

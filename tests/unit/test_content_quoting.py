@@ -202,19 +202,3 @@ def test_json_and_yaml_are_read_as_texts(pairs: dict[str, str]) -> None:
 def test_bytes_that_are_no_text_make_no_file(form: str) -> None:
     with pytest.raises(CannotMake, match="no text in UTF-8"):
         formats.make(form, {"a": SecretValue(b"\xff\xfe")})
-
-
-@pytest.mark.parametrize(
-    ("form", "keys", "words"),
-    [
-        ("ini", ["a"], "format is one of env, properties, json, yaml"),
-        ("env", ["a-b"], "'a-b' cannot be the name of an environment variable"),
-        ("env", ["1a"], "'1a' cannot be"),
-        ("json", [], "wants values"),
-    ],
-)
-def test_a_format_that_cannot_be_is_told(form: str, keys: list[str], words: str) -> None:
-    formats.check("env", ["A", "_b1"])
-    formats.check("yaml", ["a b"])
-    with pytest.raises(ValueError, match=words):
-        formats.check(form, keys)

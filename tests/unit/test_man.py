@@ -43,11 +43,13 @@ def test_the_page_of_the_file_has_every_key_and_an_example_without_mistakes(
         *file.LAYOUT_KEYS,
         *PARTS,
         *DECODINGS,
-        *FORMATS,
         *FILTERS,
         "secrets",
     }
     assert [key for key in sorted(keys) if not re.search(rf"[*\[]{key}[*\].]", source)] == []
+    formats = re.search(r"(?s)\n\*\*format\*\*\n(.*?)\n\n", source)
+    assert formats is not None
+    assert [name for name in FORMATS if f"*{name}*" not in formats[1]] == []
     assert [name for name in FUNCTIONS if f"*{{{{ {name}('" not in source] == []
     example = (ROOT / "packaging/config/files.toml").read_text()
     monkeypatch.setattr("pwd.getpwnam", lambda name: pwd.getpwuid(0) if name == "postgres" else None)

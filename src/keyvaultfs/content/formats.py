@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,24 +11,7 @@ from keyvaultfs.errors import CannotMake
 from keyvaultfs.model import SecretValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")  # POSIX, 3.216 Name
-
-
-def check(form: str, keys: Iterable[str]) -> None:
-    """Look whether a file of this format can have these keys; what it says names the key.
-
-    Raises:
-        ValueError: there is no such format, no key, or the format cannot have one of them.
-    """
-    if form not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}")
-    keys = list(keys)
-    if not keys:
-        raise ValueError("a file of a format wants values")
-    if form == "env" and (bad := [key for key in keys if _VARIABLE.fullmatch(key) is None]):
-        raise ValueError(f"{bad[0]!r} cannot be the name of an environment variable")
+    from collections.abc import Callable, Mapping
 
 
 def make(form: str, values: Mapping[str, SecretValue]) -> SecretValue:

@@ -74,5 +74,6 @@ class Control:
             return json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         if inode == METRICS:
             return render(self._metrics, self._gauges()).encode()
+        assert inode == REFRESH, f"a file without a text: {inode}"  # not taken for one that empties the cache
         dropped = self._refresh()
         return ("forgot " + ", ".join(f"{count} {what}" for what, count in dropped.items()) + "\n").encode()

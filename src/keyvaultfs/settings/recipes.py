@@ -29,7 +29,7 @@ RECIPE_KEYS = (*_KINDS, *_OF_SECRET, "values")
 
 _MOST_PREVIOUS = 1000
 _LARGEST_TEMPLATE = 1 << 20
-_ENV_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_ENV_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")  # POSIX, 3.216 Name
 
 
 class Table(Protocol):

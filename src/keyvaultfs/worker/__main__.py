@@ -81,8 +81,8 @@ def main() -> int:
         makers.preload(tree.recipes())
         if privileges.becomes_another(settings.run_as):
             network.load_what_only_we_can_read()
-        # azure-identity asks other programs, such as az; tools that measure the tests write files.
-        programs = settings.auth == "azure-identity" or any(map(os.environ.get, _MEASURED))
+        # Tools that measure the tests write files.
+        programs = privileges.runs_programs(settings) or any(map(os.environ.get, _MEASURED))
         in_force = privileges.drop(settings.run_as, programs=programs)
         return serve(charge, settings, tree, in_force, channel)
     except Exception as group:  # noqa: BLE001 - the last words of this process; a text may quote a value

@@ -10,9 +10,13 @@ import resource
 import signal
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from keyvaultfs import isolation
 from keyvaultfs.worker import confinement
+
+if TYPE_CHECKING:
+    from keyvaultfs.settings.options import Settings
 
 DEFAULT_USER = "keyvaultfs"
 
@@ -54,11 +58,16 @@ class InForce:
     notes: tuple[str, ...]
 
 
+def runs_programs(settings: Settings) -> bool:
+    """Whether its credential asks other programs, as azure-identity asks Azure's tools."""
+    return settings.auth == "azure-identity"
+
+
 def drop(run_as: str | None, *, programs: bool = False) -> InForce:
     """Become `run_as` (default `DEFAULT_USER`, if it exists) when root, and harden the process.
 
     Args:
-        programs: whether it may run programs and write files, as azure-identity does when it asks Azure's tools.
+        programs: whether it may run programs and write files; see `runs_programs`.
 
     Raises:
         KeyError: `run_as` was named and does not exist.

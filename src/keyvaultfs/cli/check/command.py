@@ -93,7 +93,7 @@ def _in_child(vault: str, settings: Settings, names: Sequence[Wanted], report: R
     if child == 0:
         try:
             os.close(reading)
-            _become(settings.run_as)
+            _become(settings)
             _walk(walk, inner)
             with open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
                 pickle.dump(inner.findings, pipe)
@@ -122,10 +122,10 @@ def _walk(walk: Walk, report: Report) -> None:
         report.bad(_THE_WALK, "as a whole", "CheckFailed", type(inner).__name__)
 
 
-def _become(run_as: str | None) -> None:
+def _become(settings: Settings) -> None:
     from keyvaultfs.worker import privileges
 
     try:
-        privileges.drop(run_as)
+        privileges.drop(settings.run_as, programs=privileges.runs_programs(settings))
     except KeyError:
         return  # told among the machine's steps
