@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-# Python would look for these codecs when files can no longer be read: name resolution wants the first.
-import encodings.idna
-import encodings.utf_8_sig
-import encodings.utf_16_be  # noqa: F401
 import math
 import os
 from typing import TYPE_CHECKING

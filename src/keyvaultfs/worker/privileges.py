@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+
+# Python would look for these codecs when files can no longer be read: name resolution wants the first.
+import encodings.idna
+import encodings.utf_8_sig
+import encodings.utf_16_be  # noqa: F401
 import os
 import pwd
 import resource
