@@ -52,6 +52,8 @@ def renamed(deb: Path, version: str, folder: Path) -> Path:
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     for file in (tree / "DEBIAN/control", *tree.rglob("*.dist-info/METADATA")):
         file.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", file.read_text(), count=1))
+    for installed in tree.rglob("keyvaultfs-*.dist-info"):
+        installed.rename(installed.with_name(f"keyvaultfs-{version}.dist-info"))
     made = folder / "keyvaultfs.deb"
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "--build", tree, made], check=True, stdout=subprocess.DEVNULL
