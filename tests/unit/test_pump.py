@@ -103,39 +103,77 @@ async def test_a_wait_ends_when_the_descriptor_is_about_to_be_closed(nursery: tr
     os.close(writing)
 
 
-def test_looking_on_begins_after_a_short_sleep_and_lasts_while_it_pays() -> None:
-    eager = Eagerness(processors=2)
-    assert not eager.looks
-    eager.slept(5_000_000)
-    assert not eager.looks
-    eager.slept(100_000)
-    assert eager.looks
-    for _ in range(100):
-        eager.came()
-        eager.came()
-        eager.came()
-        eager.in_vain()
-        assert eager.looks
+class Program:
+    """Asks for one thing after another; times in nanoseconds."""
+
+    def __init__(self, processors: int = 2) -> None:
+        self.eager = Eagerness(processors)
+        self.now = self.moments = self.sleeps = 0
+
+    def ask(self, *, asleep: int, looking: int) -> None:
+        """It comes after so long, by what the worker does meanwhile."""
+        self.eager.requests += 1
+        if self.eager.looks:
+            self.now += looking
+            self.moments += 1
+            self.eager.came(self.now)
+        else:
+            self.sleep(asleep)
+            self.sleeps += 1
+
+    def sleep(self, nanoseconds: int) -> None:
+        began, self.now = self.now, self.now + nanoseconds
+        self.eager.slept(began, self.now)
+
+
+def test_looking_on_begins_after_short_sleeps_and_lasts_while_it_pays() -> None:
+    program = Program()
+    for _ in range(5000):
+        program.sleep(200_000)  # a machine that has other work
+        assert not program.eager.looks
+    for _ in range(20_000):
+        program.ask(asleep=60_000, looking=30_000)
+    assert program.moments > 10 * program.sleeps
+
+
+def test_looking_on_ends_where_sleeping_is_no_slower() -> None:
+    """As where program and worker take turns on one processor."""
+    program = Program()
+    for _ in range(100_000):
+        program.ask(asleep=15_000, looking=30_000)
+    assert 0 < program.moments < 3000
+    for _ in range(50_000):  # it goes on elsewhere, and to be woken takes its time
+        program.ask(asleep=60_000, looking=30_000)
+    assert program.moments > 40_000
+
+
+def test_after_a_pause_it_is_seen_anew_what_sleeping_costs() -> None:
+    program = Program()
+    while not program.eager.looks:
+        program.ask(asleep=60_000, looking=30_000)
+    program.sleep(20_000_000)
+    assert not program.eager.looks
 
 
 def test_looking_on_in_vain_ends_soon_and_comes_back_ever_more_rarely() -> None:
-    eager = Eagerness(processors=2)
+    program = Program()
     moments = sleeps = 0
-    while sleeps < 10_000:
-        if eager.looks:
-            eager.in_vain()
+    while sleeps < 100_000:
+        if program.eager.looks:
+            program.now += 60_000
+            program.eager.in_vain(program.now)
             moments += 1
         else:
-            eager.slept(100_000)
+            program.sleep(100_000)
             sleeps += 1
-    assert moments < 100
+    assert 0 < moments < 200
 
 
 def test_on_one_processor_nobody_looks_on() -> None:
-    eager = Eagerness(processors=1)
-    for _ in range(100):
-        eager.slept(1)
-        assert not eager.looks
+    program = Program(processors=1)
+    for _ in range(10_000):
+        program.ask(asleep=60_000, looking=1)
+        assert not program.eager.looks
 
 
 async def test_what_comes_in_a_moment_is_read_without_a_sleep(nursery: trio.Nursery) -> None:
@@ -143,7 +181,8 @@ async def test_what_comes_in_a_moment_is_read_without_a_sleep(nursery: trio.Nurs
     try:
         readable = Readable()
         readable._eager = Eagerness(processors=2)
-        readable._eager.slept(0)
+        while not readable._eager.looks:
+            readable._eager.slept(0, 0)
         nursery.start_soon(readable.wait, reading)
         await trio.testing.wait_all_tasks_blocked()
         os.write(writing, b"x")
