@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import socket
@@ -21,16 +22,29 @@ from keyvaultfs.worker import privileges
 from keyvaultfs.worker.chain import Chain
 from keyvaultfs.worker.main import Worker
 
+_DEVICE = 100
+_READ_ONLY_AND_SO_ON = 1 | 2 | 4 | 8  # MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
+
+
+def mount(where: str) -> None:
+    """Mount with libfuse's options, before privileges go: afterwards no device can be opened."""
+    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(fd, _DEVICE)
+    how = f"fd={_DEVICE},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"single", os.fsencode(where), b"fuse.single", _READ_ONLY_AND_SO_ON, how.encode()):
+        raise OSError(ctypes.get_errno(), "mount")
+    os.close(fd)
+
 
 class Single(Worker):
-    """A worker without a keeper, on a device of libfuse's own."""
+    """A worker without a keeper, that mounts by itself."""
 
     async def run(self) -> int:
         """Mount and serve until it is unmounted."""
         self.chain = Chain.build(self.charge.launch.vault, self.settings, self.metrics, self.causes)
         self._build()
-        options = {"fsname=single", "ro", "default_permissions", "allow_other"}
-        pyfuse3.init(self.parts.operations, self.charge.launch.mountpoint, options)
+        pyfuse3.init(self.parts.operations, f"/dev/fd/{_DEVICE}", {"fsname=single"})
         async with trio.open_nursery() as nursery:
             await nursery.start(self.parts.cache.run)
             nursery.start_soon(self.chain.run)
@@ -51,6 +65,7 @@ def main() -> None:
         os.dup2(fd, number)
     charge = Charge(launch, init="", init_answer="", successor=False, keeper=os.getpid())
     settings = file.settings(launch)
+    mount(mountpoint)
     trio.run(Single(charge, settings, Tree(), privileges.drop(settings.run_as), high).run)
 
 
