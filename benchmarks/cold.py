@@ -126,7 +126,7 @@ def _goals(group: Group, case: Case, said: str, wait: int) -> None:
         f"cold read, {said}: of a bare GET on a kept connection, beyond it",
         case.ratio(BEYOND.format(OURS), BEYOND.format(PLAIN)),
         1.3,
-        why="a look-up, an open, a read and a release go through the kernel, and the request to a thread and back",
+        why="a look-up, an open, a read and a release go through the kernel to another process and back",
     )
     if case.has(CURLS):
         beside = number(case.median(CURLS) - wait)

@@ -173,7 +173,8 @@ def _goals_of(group: Group, case: Case, what: str) -> None:
             f"{what}: of bindfs",
             case.ratio(OURS, peers.BINDFS),
             0.8,
-            why="open must reach us, since it checks ttl, and release does: two answers, in Python here and in C there",
+            why="open must reach us, since it checks ttl, and release does: two answers, in Python here and in C "
+            "there, where the kernel runs bindfs and its reader by turns on one processor as well",
         )
     if case.has(peers.RCLONE):
         group.at_least(f"{what}: faster than rclone mount", case.ratio(peers.RCLONE, OURS), 2.5)
