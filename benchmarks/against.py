@@ -58,19 +58,6 @@ def taken_out(revision: str, folder: Path) -> Path:
     return folder / "src"
 
 
-@contextlib.contextmanager
-def mounted(vault: VaultProcess, where: Path, source: Path) -> Iterator[Mount]:
-    """A mount by the code in `source`."""
-    where.mkdir()
-    mount = Mount(vault, where, peers.LONG, source=source)
-    try:
-        mount.start()
-        yield mount
-        mount.stop()
-    finally:
-        mount.destroy()
-
-
 class Comparison:
     """Two mounts that take turns, and what they took, by what is measured."""
 
@@ -150,7 +137,7 @@ def main() -> int:
         random.Random(12).shuffle(names)  # in the order of the listing they would be read ahead
         sources = {wanted.revision: taken_out(wanted.revision, below / "old"), "this": ROOT / "src"}
         mounts = {
-            who: stack.enter_context(mounted(vault, below / f"kv{number}", source))
+            who: stack.enter_context(peers.ours(vault, below / f"kv{number}", *peers.LONG, source=source))
             for number, (who, source) in enumerate(sources.items())
         }
         reader = stack.enter_context(Reader())

@@ -20,7 +20,7 @@ import requests
 
 from benchmarks.installed import program
 from benchmarks.model import OURS
-from tests.support.mount import Mount, mounts_below
+from tests.support.mount import ROOT, Mount, mounts_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,10 +99,10 @@ def ended(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def ours(vault: VaultProcess, where: Path, *options: str) -> Iterator[Mount]:
-    """keyvaultfs, from the command line as a user mounts it."""
+def ours(vault: VaultProcess, where: Path, *options: str, source: Path = ROOT / "src") -> Iterator[Mount]:
+    """keyvaultfs, from the command line as a user mounts it; by the code in `source`."""
     where.mkdir(exist_ok=True)
-    mount = Mount(vault, where, options)
+    mount = Mount(vault, where, options, source=source)
     try:
         mount.start()
         yield mount

@@ -83,7 +83,7 @@ class Record:
 
     def fresh(self, now: float, limits: Limits) -> bool:
         """Whether its version may be served without asking anybody; `state` in less time."""
-        return now < self.checked + limits.ttl and not self.outdated and self.version is not None
+        return now < ends(self.checked, limits) and not self.outdated and self.version is not None
 
     def state(self, now: float, limits: Limits) -> Verdict:
         """Whether its version may be served."""
@@ -100,10 +100,10 @@ class Record:
 
     def opened(self, now: float, limits: Limits) -> bool:
         """`fresh`; and where it is, `touch`."""
-        if now >= self.checked + limits.ttl or self.outdated or self.version is None:
-            return False
-        self.hot, self.used = True, now
-        return True
+        fresh = self.fresh(now, limits)
+        if fresh:
+            self.touch(now)
+        return fresh
 
     def entry(self, now: float, limits: Limits, *, retry: float) -> Entry:
         """As others see it; a stale one is to be tried again after `retry` seconds."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from keyvaultfs.cache.freshness import ends
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -99,10 +101,8 @@ class Found:
         state = self._states.get(edition.file.key)
         if state is None:
             return edition.expires - now
-        end, ttl = state.until, self._cache.limits.ttl
-        for record, _ in state.watched:
-            end = min(end, record.checked + ttl)
-        return end - now
+        limits = self._cache.limits
+        return min([state.until, *(ends(record.checked, limits) for record, _ in state.watched)]) - now
 
     def state(self, key: str) -> State | None:
         """What was last found of a file, by its key, however old that is."""

@@ -55,17 +55,28 @@ class Opens:
         self.closed: Callable[[int], None] = readers.closed
         """a RELEASE; of a secret's file or any other"""
 
-    def _note(self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None) -> None:  # noqa: ARG002
+    def _note(
+        self,
+        inode: InodeT,
+        ctx: RequestContext,
+        code: int,  # noqa: ARG002
+        answer: FileInfo | None,
+        asker: Asker | None = None,
+    ) -> None:
         """Remember who reads; a warm open is only counted, by what was found out a moment ago."""
         if answer is None:
             return
         recent = self._recent.get((inode, ctx.pid))
-        if recent is not None and recent[1].content_inode == inode:
+        if (
+            recent is not None
+            and recent[1].content_inode == inode
+            and (asker is None or recent[0].asker is asker)
+        ):
             reader = recent[0]
             reader.opens += 1
             self._by_handle[answer.fh] = reader
             return
-        self._note_anew(inode, ctx, answer.fh, None)
+        self._note_anew(inode, ctx, answer.fh, asker)
 
     def _record(
         self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None
@@ -75,13 +86,7 @@ class Opens:
         if node is None:  # a control file
             return None
         asker = self._askers.of(ctx)
-        if answer is not None:
-            recent = self._recent.get((inode, ctx.pid))
-            if recent is not None and recent[0].asker is asker and recent[1].content_inode == inode:
-                recent[0].opens += 1
-                self._by_handle[answer.fh] = recent[0]
-            else:
-                self._note_anew(inode, ctx, answer.fh, asker)
+        self._note(inode, ctx, code, answer, asker)
         assert self._audit is not None
         content = node if node.content_inode == inode else self._table.content(node)
         return self._audit.record(self._subject(node, content), asker, code)

@@ -8,7 +8,6 @@ every user to read, as long as the mount lives.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 LAUNCH_FD, ANSWER_FD, CHANNEL_FD, LOG_FD = 3, 4, 5, 6
 _FIRST_FREE_FD = 7
-_ABOVE = 16
 _LONGEST = 1 << 16
 """Bytes of what is to be mounted: a worker is handed it in one message, with more beside it."""
 
@@ -46,8 +44,8 @@ class Start:
         if foreground:
             self._begun = _first_worker(name)
             return
-        orders, self._orders = (_clear_of_ours(fd) for fd in os.pipe())
-        self._answer, answer = (_clear_of_ours(fd) for fd in os.pipe())
+        orders, self._orders = (spawn.high(fd) for fd in os.pipe())
+        self._answer, answer = (spawn.high(fd) for fd in os.pipe())
         if os.fork() == 0:
             try:
                 os.close(self._orders)
@@ -111,14 +109,6 @@ def run(launch: Launch, begun: Start | None = None) -> int:
     return (begun or Start(foreground=launch.foreground)).run(launch)
 
 
-def _clear_of_ours(fd: int) -> int:
-    """A duplicate that is at none of the numbers that a keeper is given."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
-    finally:
-        os.close(fd)
-
-
 def _first_worker(name: str) -> Begun | None:
     # Before any exec: a process keeps alive the keys of whoever opened its program and its libraries.
     isolation.new_keyring()
@@ -143,7 +133,7 @@ def _become(mountpoint: str, packed: bytes, answer: int | None, begun: Begun | N
     if begun is not None and azure:  # it has not the variables that this identity is configured by
         begun.give_up()
         begun = None
-    handed = _clear_of_ours(os.memfd_create("keyvaultfs-launch", os.MFD_CLOEXEC))
+    handed = spawn.high(os.memfd_create("keyvaultfs-launch", os.MFD_CLOEXEC))
     text = f"{begun.pid if begun else 0}\n".encode() + packed
     if os.write(handed, text) != len(text):
         from keyvaultfs.errors import UsageError

@@ -21,8 +21,7 @@ from keyvaultfs.transport.bounded import LARGEST, BoundedResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keyvaultfs.transport.answer import Answer, joined, read
-from keyvaultfs.transport.attempt import Attempt
+    from keyvaultfs.transport.attempt import Attempt
 
 _RECEIVED_AT_ONCE = 1 << 16
 _LONGEST_HEAD = 1 << 15
