@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import subprocess
 import sys
@@ -84,14 +83,10 @@ class Comparison:
                 self._add(f"{what}: worker's processor time", who, used * 1e6)
 
     def warm_on_one(self, what: str, rounds: int) -> None:
-        """The same with reader and workers on one processor, where nothing depends on where the scheduler puts them."""
-        everywhere = os.sched_getaffinity(0)
+        """The same with reader and workers on one processor."""
         pids = [self._reader.pid, *(mount.worker() for mount in self._mounts.values())]
-        for pid in pids:
-            processes.pin(pid, {min(everywhere)})
-        self.warm(what, rounds)
-        for pid in pids:
-            processes.pin(pid, everywhere)
+        with processes.on_one_processor(pids):
+            self.warm(what, rounds)
 
     def cold(self, what: str, names: list[str]) -> None:
         """Names that this mount was not asked for before, µs each."""

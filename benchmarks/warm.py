@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -128,18 +127,14 @@ def _on_one(
     group: Group, mount: Mount, found: dict[str, Path], reader: Reader, how: tuple[int, float]
 ) -> None:
     """Again with reader and servers on one processor: where the scheduler puts them is as much as the code."""
-    everywhere = os.sched_getaffinity(0)
     pids = [
         reader.pid,
         mount.worker(),
         *(peers.serving[str(where)] for where in found.values() if str(where) in peers.serving),
     ]
-    for pid in pids:
-        processes.pin(pid, {min(everywhere)})
     jobs = {who: {"do": "read", "name": str(found[who] / _NAME)} for who in peers.FILES if who in found}
-    measure(group.case(ON_ONE), jobs, [reader], *how)
-    for pid in pids:
-        processes.pin(pid, everywhere)
+    with processes.on_one_processor(pids):
+        measure(group.case(ON_ONE), jobs, [reader], *how)
 
 
 def _goals(group: Group) -> None:
