@@ -42,6 +42,14 @@ def mounts_below(folder: Path) -> list[str]:
     return [point for point in points if Path(point).is_relative_to(folder)]
 
 
+def is_mount(fd: int, where: Path) -> bool:
+    """Whether a descriptor is of what is mounted on `where`, and not of the folder below it."""
+    facts = Path(f"/proc/self/fdinfo/{fd}").read_text().split()
+    number = facts[facts.index("mnt_id:") + 1].encode()
+    lines = [line.split(b" ") for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n") if line]
+    return [number, os.fsencode(where).replace(b" ", b"\\040")] in [[line[0], line[4]] for line in lines]
+
+
 def clear_read_only(where: Path) -> None:
     """Clear the kernel's read-only flags, of a file system and of its mount, as root can.
 
@@ -143,11 +151,17 @@ class Mount:
         return self._process
 
     def answers(self) -> bool:
-        """Whether it is mounted and a statfs is answered."""
-        if str(self.where) not in mounts_below(self.where.parent):
-            return False
+        """Whether it is mounted and a statfs is answered.
+
+        Of one and the same mount: where a dead one is being replaced, a path leads from the one question to the next
+        to the dead mount, to the plain folder below it, and to the new mount.
+        """
         with contextlib.suppress(OSError):
-            return os.statvfs(self.where).f_namemax >= 127
+            there = os.open(self.where, os.O_PATH)
+            try:
+                return is_mount(there, self.where) and os.fstatvfs(there).f_namemax >= 127
+            finally:
+                os.close(there)
         return False
 
     def wait_for(self, name: str, text: str) -> None:
