@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from keyvaultfs import ipc
 from keyvaultfs.keeper import announce, mounting, unmounting
 from keyvaultfs.keeper.announce import Announcer
+from keyvaultfs.keeper.announcing import Announcing
 from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
@@ -85,7 +86,7 @@ class Keeper:
             "ready": self._on_ready,
             "probed": self._on_probed,
             "failed": self._on_failed,
-            "announce": self._on_announce,
+            "announce": lambda process, message: self.announcing.asked(process, message, time.monotonic()),
             "poke": self._on_poke,
             "ended": lambda *_: self.presence.reread(),
         }
@@ -120,6 +121,7 @@ class Keeper:
             )
             self.succession = self.workforce.succession
             self.supervisor = self.workforce.supervisor
+            self.announcing = Announcing(self.announcer, self.succession, self.children)
             self.signals = Signals()
         except Exception:
             self._unmount(abort=True)
@@ -148,7 +150,7 @@ class Keeper:
             if life.process.channel.sock.fileno() in events:
                 self.guard.run(self._on_messages, life.process)
         if self.announcer.fileno() in events:
-            self.guard.run(self._on_announced)
+            self.guard.run(self.announcing.made)
         self.guard.run(self._reap)
         self.guard.run(self._mind_presence, self.presence.fd in events)
         self.guard.run(self._mind_workers)
@@ -219,22 +221,6 @@ class Keeper:
     def _on_failed(self, process: WorkerProcess, message: Message) -> None:
         process.words = message.text("words")
 
-    def _on_announce(self, process: WorkerProcess, message: Message) -> None:
-        if not self.succession.serves(process):
-            return
-        token, inode = message.text("token"), message.facts.get("inode", 0)
-        if not isinstance(inode, int):
-            raise ipc.Noise
-        code = self.announcer.ask(token, message.text("do"), message.text("name"), inode, time.monotonic())
-        if code is not None:
-            process.channel.send("announced", token=token, code=code)
-
-    def _on_announced(self) -> None:
-        worker = self.succession.worker
-        for token, code in self.announcer.answers(self.children.bury):
-            if worker is not None:
-                worker.process.channel.send("announced", token=token, code=code)
-
     def _on_poke(self, *_: object) -> None:
         self._ask_mount()
 
@@ -282,9 +268,7 @@ class Keeper:
     def _tick(self) -> None:
         now = time.monotonic()
         self.mail.tell_what_is_lost(now)
-        for token, code in self.announcer.mind(now, self.children.bury):
-            for life in self.succession.lives():
-                life.process.channel.send("announced", token=token, code=code)
+        self.announcing.mind(now)
         self.audit.mind(now, self.children.bury)
         self.sink.flush()
         period = self.notifier.watchdog_seconds
