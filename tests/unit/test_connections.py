@@ -422,6 +422,24 @@ async def test_the_proxys_addresses_are_raced_as_well(names: dict[str, list[int]
         transport.close()
 
 
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [("", b""), ("joe@", b"am9lOg=="), ("joe:a%3Ab%2F@", b"am9lOmE6Yi8="), ("j%C3%B6:x@", b"avY6eA==")],
+)
+async def test_a_proxy_is_told_who_asks_if_its_url_says_so(user: str, said: bytes) -> None:
+    with Peer(peer.says(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) as proxy:
+        transport = Transport(
+            max_requests=2,
+            context=CONTEXT,
+            metrics=TransportMetrics(),
+            https_proxy=f"http://{user}127.0.0.1:{proxy.port}",
+        )
+        assert await ask(transport, "https://vault.example/", 5) not in {200, trio.TooSlowError}
+        sent = [line for line in proxy.heard[0].split(b"\r\n") if line.lower().startswith(b"proxy-auth")]
+        assert [line.rpartition(b" ")[2] for line in sent] == ([said] if said else [])
+        transport.close()
+
+
 def test_families_take_turns_each_address_comes_once_and_there_are_not_a_thousand() -> None:
     def entry(family: int, host: str) -> Any:
         return (family, socket.SOCK_STREAM, 6, "", (host, 443))
