@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.tree import Directory, File, Tree
     from keyvaultfs.model import ListItem
 
-    Rows = tuple[tuple[str, File | Directory], ...]
+    Rows = tuple[File | Directory, ...]
 
 
 class Listing:
@@ -26,13 +26,13 @@ class Listing:
         self._last: dict[str, tuple[tuple[ListItem, ...], bool, Rows]] = {}
 
     async def rows(self, directory: Directory) -> AsyncGenerator[Rows, None]:
-        """Names and what they are, page by page while they come. The same page is the same object each time.
+        """What is in a directory, page by page while it comes. The same page is the same object each time.
 
         Raises:
             Refused, Unavailable, trio.TooSlowError: as `Cache.listing`, where the vault's listing is needed.
         """
         if not directory.lists:
-            yield tuple(directory.children.items())
+            yield tuple(directory.children.values())
             return
         first = True
         async with aclosing(self._cache.listing()) as pages:
@@ -40,16 +40,16 @@ class Listing:
                 yield self._page(directory, page, first=first)
                 first = False
         if first and directory.children:
-            yield tuple(directory.children.items())
+            yield tuple(directory.children.values())
 
     def _page(self, directory: Directory, page: tuple[ListItem, ...], *, first: bool) -> Rows:
         last = self._last.get(directory.path)
         if last is not None and last[0] is page and last[1] is first:
             return last[2]
-        rows: list[tuple[str, File | Directory]] = list(directory.children.items()) if first else []
+        rows: list[File | Directory] = list(directory.children.values()) if first else []
         for item in page:
             if self._sources.shows(item.properties.tags):
-                rows += self._tree.shown(directory, item.name)
+                rows += (file for _, file in self._tree.shown(directory, item.name))
         found = tuple(rows)
         self._last[directory.path] = (page, first, found)
         return found

@@ -27,29 +27,49 @@ NOTHING = Formatted("", ())
 class File:
     """A path: what its bytes are made of, and who has access.
 
+    There is one for each name of a listing, and most are never opened: what can be told of a path is not kept, and a
+    recipe that does nothing is made when it is first asked for.
+
     Attributes:
         path: relative to the mount point, as a listing spells it.
         key: the same for each spelling that opens it; no other file's.
-        stored: the path by which a successor finds it.
+        recipe: what its bytes are made of; if there is none yet, its secret's current version as it is.
+        secret: that secret, of a file that the configuration does not name.
+        stored: the path by which a successor finds it, where that is another.
         named: whether the configuration names it. If not, somebody asked for its secret by name, which may be made up.
-        folder: the path of the directory that it is in.
-        raw: its name there, as the kernel has it.
     """
 
     path: str
     key: str
-    recipe: Recipe = field(compare=False)
+    recipe: Recipe = field(compare=False, init=False, repr=False)
     access: Access = field(compare=False, default=AS_MOUNTED)
+    secret: SecretName | None = field(compare=False, default=None)
     stored: str = field(compare=False, default="")
     named: bool = field(compare=False, default=False)
-    folder: str = field(init=False, compare=False)
-    raw: bytes = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
-        folder, _, name = self.path.rpartition("/")
-        object.__setattr__(self, "folder", folder)
-        object.__setattr__(self, "raw", name.encode())
-        object.__setattr__(self, "stored", self.stored or self.path)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Called for an attribute that has no value: a property would cost each warm open some time."""
+            if name != "recipe" or self.secret is None:
+                raise AttributeError(name)
+            recipe = OneSecret(Source(self.secret))
+            object.__setattr__(self, "recipe", recipe)
+            return recipe
+
+    @classmethod
+    def of(
+        cls, path: str, recipe: Recipe, access: Access = AS_MOUNTED, *, stored: str = "", named: bool = False
+    ) -> File:
+        """A file with this recipe, which is spelled in one way alone."""
+        made = cls(path, path, access, stored=stored, named=named)
+        object.__setattr__(made, "recipe", recipe)
+        return made
+
+    @property
+    def raw(self) -> bytes:
+        """Its name in its directory, as the kernel has it."""
+        return self.path.rpartition("/")[2].encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,11 @@ class Directory:
     def key(self) -> str:
         """A key that no file and no secret has."""
         return self.path + "/"
+
+    @property
+    def raw(self) -> bytes:
+        """Its name in the directory that it is in, as the kernel has it."""
+        return self.path.rpartition("/")[2].encode()
 
     @property
     def spelling(self) -> str:
@@ -123,7 +148,7 @@ class Tree:
         self._tried: dict[str, File] = {}
         self._hidden: dict[str, set[str]] = {}
         for path, recipe, own in named:
-            file = File(path, path, recipe, access(self._rules, path, own), named=True)
+            file = File.of(path, recipe, access(self._rules, path, own), named=True)
             self.named[path] = file
             self._directory(path.rpartition("/")[0]).children[path.rpartition("/")[2]] = file
         for one in maps:
@@ -139,8 +164,14 @@ class Tree:
         """Those of the named files."""
         return (file.recipe for file in self.named.values())
 
-    def child(self, directory: Directory, name: str) -> File | Directory | None:
-        """What a name in a directory is; whether its secret exists is another matter."""
+    def child(
+        self, directory: Directory, name: str, listed: SecretName | None = None
+    ) -> File | Directory | None:
+        """What a name in a directory is; whether its secret exists is another matter.
+
+        Args:
+            listed: the secret, as a listing has just named it: a file that is made of it shares its texts.
+        """
         found = directory.children.get(name)
         if found is not None or not directory.lists:
             return found
@@ -154,7 +185,11 @@ class Tree:
         if name.lower() in self._hidden[directory.path]:
             return None
         secret = self._secret(directory, name)
-        return None if secret is None else self._try(self._make(directory, name, key, secret))
+        if secret is None:
+            return None
+        return self._try(
+            self._make(directory, name, key, listed if listed is not None and listed == secret else secret)
+        )
 
     def shown(self, directory: Directory, secret: SecretName) -> Iterator[tuple[str, File]]:
         """The names in a directory that a line of the vault's listing stands for."""
@@ -164,14 +199,10 @@ class Tree:
             if star is not None:
                 candidates.append(one.files.filled(star).rpartition("/")[2])
         for name in dict.fromkeys(candidates):
-            found = self.child(directory, name)
+            found = self.child(directory, name, secret)
             if isinstance(found, File) and self._tried.pop(found.key, None) is not None:
                 self._keep(found)
-            if (
-                isinstance(found, File)
-                and found.recipe.sources[0].name == secret
-                and found.key not in self.named
-            ):
+            if isinstance(found, File) and found.secret == secret:
                 if found.raw != name.encode():  # it was looked up in another spelling than the vault's
                     found = self._keep(self._make(directory, name, found.key, secret))
                 yield name, found
@@ -179,7 +210,7 @@ class Tree:
     def file(self, path: str) -> File:
         """The file of a path that was there once; made of nothing where there is none any more."""
         found = self.find(path)
-        return found if isinstance(found, File) else File(path, path, NOTHING)
+        return found if isinstance(found, File) else File.of(path, NOTHING)
 
     def directory(self, path: str) -> Directory:
         """The directory of a path that was there once; an empty one where there is none any more."""
@@ -206,7 +237,8 @@ class Tree:
 
     def _make(self, directory: Directory, name: str, key: str, secret: SecretName) -> File:
         path = f"{directory.path}/{name}" if directory.path else name
-        return File(path, key, OneSecret(Source(secret)), access(self._rules, path, folded=True))
+        key = secret.key if key == secret.key else key  # one text for both
+        return File(path, key, access(self._rules, path, folded=True), secret)
 
     def _try(self, file: File) -> File:
         """One that somebody asked for by name, which may be made up: kept until so many others were asked for."""
@@ -241,4 +273,4 @@ def of_version(text: str) -> File:
     name, _, which = text.partition("/")
     secret = SecretName(name)
     path = f"{names.RESERVED}/versions/{secret.key}/{which}"
-    return File(path, path, OneSecret(Source(secret, version(which))), stored=text)
+    return File.of(path, OneSecret(Source(secret, version(which))), stored=text)

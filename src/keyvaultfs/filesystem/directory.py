@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from keyvaultfs.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 
     from pyfuse3 import EntryAttributes
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _POSITION_BITS, _HASH_BITS = 19, 12
 """A cookie has 31 bits: a program without large-file support on a 32-bit machine has no room for more."""
 
+_HASH_MASK = (1 << _HASH_BITS) - 1
+
 MOST_NAMES = (1 << _POSITION_BITS) - 1
 """How many names a directory shows."""
 
@@ -30,41 +32,6 @@ _NEAR = 64
 
 SmallDirectory = tuple[tuple[bytes, "Callable[[], tuple[EntryAttributes, Node | None]]"], ...]
 """What is listed at once: names, and what to say of each: attributes, and the inode to count a reference to, if any."""
-
-
-class Line(NamedTuple):
-    """A name, made ready for the kernel.
-
-    Attributes:
-        what: what has the name.
-        raw: its bytes.
-        hash_bits: of a hash of the name, for cookies.
-    """
-
-    what: File | Directory
-    raw: bytes
-    hash_bits: int
-
-    @classmethod
-    def of(cls, name: str, what: File | Directory) -> Line:
-        """Of a name."""
-        return cls(what, name.encode(), _hash_bits(what.key))
-
-
-class Lines:
-    """Pages of the listing -> lines. The last page's are kept: a warm listing is the same page each time."""
-
-    def __init__(self) -> None:
-        self._page: Rows = ()
-        self._lines: tuple[Line, ...] = ()
-
-    async def of(self, pages: AsyncGenerator[Rows, None]) -> AsyncGenerator[tuple[Line, ...], None]:
-        """The lines of each page."""
-        async for page in pages:
-            if page is not self._page:
-                self._lines = tuple(Line.of(name, what) for name, what in page)
-                self._page = page
-            yield self._lines
 
 
 class OpenDirectory:
@@ -79,11 +46,11 @@ class OpenDirectory:
             the whole listing wait for them (DESIGN §3).
     """
 
-    def __init__(self, pages: AsyncGenerator[tuple[Line, ...], None], waiting: Collection[str]) -> None:
+    def __init__(self, pages: AsyncGenerator[Rows, None], waiting: Collection[str]) -> None:
         self._pages = pages
         self._waiting = waiting
-        self._lines: list[Line] = []
-        self._later: list[Line] = []
+        self._lines: list[File | Directory] = []
+        self._later: list[File | Directory] = []
         self._complete = False
         self._broken = False
         self._lock = trio.Lock()
@@ -95,19 +62,19 @@ class OpenDirectory:
             return 0
         while len(self._lines) < position and await self._more():
             pass
-        if position <= len(self._lines) and self.cookie(position - 1) == cookie:
+        wanted = cookie & _HASH_MASK
+        if position <= len(self._lines) and _hash_bits(self._lines[position - 1]) == wanted:
             return position
         while await self._more():  # another listing than the one that the cookie is of
             pass
-        wanted = cookie & ((1 << _HASH_BITS) - 1)
         near = range(max(1, position - _NEAR), min(position + _NEAR, len(self._lines)) + 1)
-        found = [candidate for candidate in near if self._lines[candidate - 1].hash_bits == wanted]
+        found = [candidate for candidate in near if _hash_bits(self._lines[candidate - 1]) == wanted]
         return min(
             found, key=lambda candidate: abs(candidate - position), default=min(position, len(self._lines))
         )
 
-    async def at(self, position: int) -> Line | None:
-        """The line at a position, None behind the last that is shown."""
+    async def at(self, position: int) -> File | Directory | None:
+        """What stands at a position, None behind the last that is shown."""
         if position >= MOST_NAMES:
             return None
         while position >= len(self._lines):
@@ -115,16 +82,17 @@ class OpenDirectory:
                 return None
         return self._lines[position]
 
-    def ready(self, position: int) -> Line | None:
-        """As `at`, if it may go out with those before it: it is known, and the kernel need not wait for it."""
-        if position >= min(len(self._lines), MOST_NAMES):
-            return None
-        line = self._lines[position]
-        return None if self._waiting and line.what.key in self._waiting else line
+    def ready(self, position: int) -> Iterator[tuple[File | Directory, int]]:
+        """The line at a position, and those behind it that may go out with it; each with its cookie.
 
-    def cookie(self, position: int) -> int:
-        """What the kernel says to go on behind the name at a position."""
-        return (position + 1) << _HASH_BITS | self._lines[position].hash_bits
+        They are known, and the kernel need not wait for any of them.
+        """
+        lines, waiting = self._lines, self._waiting
+        for place in range(position, min(len(lines), MOST_NAMES)):
+            line = lines[place]
+            if waiting and place > position and line.key in waiting:
+                return
+            yield line, (place + 1) << _HASH_BITS | _hash_bits(line)
 
     async def close(self) -> None:
         """Let the listing go."""
@@ -147,12 +115,12 @@ class OpenDirectory:
                 self._broken = True
                 raise
             if self._waiting:
-                self._later += [line for line in page if line.what.key in self._waiting]
-                self._lines += [line for line in page if line.what.key not in self._waiting]
+                self._later += [line for line in page if line.key in self._waiting]
+                self._lines += [line for line in page if line.key not in self._waiting]
             else:
                 self._lines += page
             return True
 
 
-def _hash_bits(key: str) -> int:
-    return zlib.crc32(key.encode()) & ((1 << _HASH_BITS) - 1)
+def _hash_bits(line: File | Directory) -> int:
+    return zlib.crc32(line.key.encode()) & _HASH_MASK

@@ -12,7 +12,7 @@ import trio
 
 from keyvaultfs.files.tree import Directory
 from keyvaultfs.filesystem import attributes, control, names
-from keyvaultfs.filesystem.directory import Lines, OpenDirectory
+from keyvaultfs.filesystem.directory import OpenDirectory
 
 if TYPE_CHECKING:
     from pyfuse3 import InodeT, ReaddirToken
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.tree import File
     from keyvaultfs.filesystem.attributes import Appearance
     from keyvaultfs.filesystem.control import Control
-    from keyvaultfs.filesystem.directory import Line, SmallDirectory
+    from keyvaultfs.filesystem.directory import SmallDirectory
     from keyvaultfs.filesystem.inodes.nodes import Directory as Folder
     from keyvaultfs.filesystem.inodes.nodes import Dirent, Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -42,7 +42,6 @@ class Folders:
         self._resolver = resolver
         self._control = control
         self._appearance = appearance
-        self._lines: dict[str, Lines] = {}
         self._children: dict[tuple[str, bytes], File | Directory] = {}
 
     def of(self, inode: int) -> Directory | None:
@@ -118,8 +117,7 @@ class Folders:
         """What a directory has, for `read`."""
         folder = self.of(inode)
         if folder is not None:
-            lines = self._lines.setdefault(folder.path, Lines())
-            return OpenDirectory(lines.of(self._files.listing.rows(folder)), self._resolver.waiting)
+            return OpenDirectory(self._files.listing.rows(folder), self._resolver.waiting)
         if inode == control.DIRECTORY:
             return tuple(
                 (name, partial(self._listed_control, number)) for name, number in control.ENTRIES.items()
@@ -158,18 +156,19 @@ class Folders:
 
     async def _read_folder(self, directory: OpenDirectory, start: int, token: ReaddirToken) -> None:
         position = await directory.position(start)
-        line = await directory.at(position)
+        if await directory.at(position) is None:
+            return
         now = trio.current_time()
-        while line is not None:
+        for line, cookie in directory.ready(position):
             found, held = self._listed(line, now)
-            if not pyfuse3.readdir_reply(token, line.raw, found, directory.cookie(position)):
+            if not pyfuse3.readdir_reply(token, line.raw, found, cookie):
                 return
             self._table.looked_up(held)
-            position += 1
-            line = directory.ready(position)
 
-    def _listed(self, line: Line, now: float) -> tuple[pyfuse3.EntryAttributes, Node | Dirent | Folder]:
-        if isinstance(line.what, Directory):
-            directory = self._table.directories.of(line.what)
-            return self.attributes(directory.inode, line.what), directory
-        return self._resolver.listed(line.what, now)
+    def _listed(
+        self, line: File | Directory, now: float
+    ) -> tuple[pyfuse3.EntryAttributes, Node | Dirent | Folder]:
+        if isinstance(line, Directory):
+            directory = self._table.directories.of(line)
+            return self.attributes(directory.inode, line), directory
+        return self._resolver.listed(line, now)

@@ -44,8 +44,7 @@ class Entries:
         """
         self.nodes[node.name.key] = node
         spellings = self.spellings.setdefault(node.name.key, set())
-        own = spelling == node.name.raw
-        remembered = own or spelling in spellings or len(spellings) < _MOST_SPELLINGS
+        remembered = spelling in spellings or len(spellings) < _MOST_SPELLINGS or spelling == node.name.raw
         if remembered:
             spellings.add(spelling)
         return remembered

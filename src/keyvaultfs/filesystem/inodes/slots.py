@@ -101,11 +101,13 @@ class Slots:
 
     def write_node(self, node: Node) -> None:
         """Write an inode into its slot."""
-        self._put(node.slot, records.pack_node(node, *self._text(node.name.stored)))
+        self._put(node.slot, records.pack_node(node, *self._text(node.name.stored or node.name.path)))
 
     def write_dirent(self, dirent: Dirent) -> None:
         """Write a name of a folder into its slot."""
-        self._put(dirent.slot, records.pack_dirent(dirent, *self._text(dirent.name.stored)))
+        self._put(
+            dirent.slot, records.pack_dirent(dirent, *self._text(dirent.name.stored or dirent.name.path))
+        )
 
     def write_directory(self, directory: Directory) -> None:
         """Write a directory into its slot."""
