@@ -72,6 +72,22 @@ def test_each_open_leaves_a_record_with_who_what_and_how_it_ended(
     assert len(records(log)) == 4
 
 
+def test_who_opens_again_as_another_program_is_recorded_as_that(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    vault.set("pw", CANARY)
+    log = tmp_path / "audit.log"
+    kv = mount(f"audit={log}")
+    story = 'for _ in 1 2 3; do : < "$0"; done; exec cat "$0"'
+    for _ in range(10):
+        assert run("bash", "-c", story, kv / "pw") == CANARY
+    written(kv, 40)
+    found = records(log)
+    assert [one["program"] for one in found] == [*["bash"] * 3, "cat"] * 10
+    for first in range(0, 40, 4):
+        assert len({one["pid"] for one in found[first : first + 4]}) == 1
+
+
 def test_a_kill_and_a_logrotate_lose_no_record_of_an_open_that_succeeded(
     vault: VaultProcess, mount: Mounter, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ import trio
 from keyvaultfs import ipc
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.filesystem.askers import Asker, Askers, unit_of
-from keyvaultfs.filesystem.audit import Audit, JsonLine, Subject, journal_entry
+from keyvaultfs.filesystem.audit import Audit, JournalEntry, JsonLine, Subject
 from keyvaultfs.keeper.audit import AuditTarget
 from keyvaultfs.keeper.recorder import Pen
 from keyvaultfs.log import Causes
@@ -30,7 +30,7 @@ from keyvaultfs.tallies import BYTES, Tallies, Tally
 from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from trio.testing import MockClock
 
@@ -83,11 +83,15 @@ def audit(fd: int, form: Any = None, **kwargs: Any) -> tuple[Audit, AuditMetrics
     return Audit(fd, form or JsonLine(), metrics, causes, **kwargs), metrics, causes
 
 
+def record(records: Audit, subject: Subject, code: int = 0) -> Coroutine[Any, Any, None] | None:
+    return records.record(records.body(subject, CAT, code))
+
+
 def test_a_record_in_a_file_is_a_json_object_on_a_line(file: File) -> None:
     assert file.path.stat().st_mode & 0o777 == 0o600
     records, metrics, _ = audit(file.fd, tallies=file.tallies)
-    assert records.record(pw("/mnt/kv/pw"), CAT, 0) is None
-    assert records.record(Subject("/mnt/kv/pw", {"pw": ""}), CAT, errno.EACCES) is None
+    assert record(records, pw("/mnt/kv/pw")) is None
+    assert record(records, Subject("/mnt/kv/pw", {"pw": ""}), errno.EACCES) is None
     file.settled(2)
     first, second = (json.loads(line) for line in file.path.read_text().splitlines())
     assert first.pop("time").endswith("Z")
@@ -114,10 +118,10 @@ def test_a_full_disk_is_said_once_and_the_next_record_has_a_line_of_its_own(
 
     def opened(*names: str) -> None:
         for name in names:
-            records.record(pw(f"/mnt/kv/{name}"), CAT, 0)
+            record(records, pw(f"/mnt/kv/{name}"))
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", disk)
-            pen.write([theirs.recv(1 << 16) for _ in names])
+            pen.write(b"".join(theirs.recv(1 << 16) for _ in names))
         records.settle()
 
     def full(_fd: int, _data: bytes) -> int:
@@ -159,7 +163,7 @@ def test_a_disk_that_does_not_answer_is_a_problem_and_its_answer_the_end_of_it(
         records.settle()
         assert [row["code"] for row in causes.problems()] == ["Audit-ETIMEDOUT"]
         while metrics.lost == 0:  # none of these waits: it is known that nobody takes them
-            assert records.record(pw("/mnt/kv/x"), CAT, 0) is None
+            assert record(records, pw("/mnt/kv/x")) is None
         tallies.put(row, Tally(written=7))
         records.settle()
         assert causes.problems() == []
@@ -191,7 +195,7 @@ def fields_of(datagram: bytes) -> dict[str, bytes]:
 def test_a_record_in_the_journal_has_its_fields() -> None:
     ours, theirs = journal()
     with ours, theirs:
-        audit(ours.fileno(), journal_entry)[0].record(pw("/mnt/kv/pw"), CAT, 0)
+        record(audit(ours.fileno(), JournalEntry())[0], pw("/mnt/kv/pw"))
         found = fields_of(theirs.recv(1 << 16))
     assert found["KEYVAULTFS_PATH"] == b"/mnt/kv/pw"
     assert found["KEYVAULTFS_VERSION"] == VERSIONS["pw"].encode()
@@ -216,23 +220,73 @@ async def test_a_journal_that_is_behind_is_waited_for_and_one_that_is_stuck_is_n
             theirs.recv(1 << 16)
 
     with ours, theirs:
-        records, metrics, _ = audit(ours.fileno(), journal_entry, wait_writable=wait)
+        records, metrics, _ = audit(ours.fileno(), JournalEntry(), wait_writable=wait)
         number = 0
-        while (waiting := records.record(pw(f"/mnt/kv/{number}"), CAT, 0)) is None:
+        while (waiting := record(records, pw(f"/mnt/kv/{number}"))) is None:
             number += 1
         await waiting
         assert (metrics.records, metrics.lost) == (number + 1, 0), "it was read, and there was room again"
-        stuck = records.record(pw("/mnt/kv/stuck"), CAT, 0)
+        stuck = record(records, pw("/mnt/kv/stuck"))
         assert stuck is not None
         begin = trio.current_time()
         await stuck
         assert trio.current_time() - begin <= 1
         for _ in range(10):
-            assert records.record(pw("/mnt/kv/lost"), CAT, 0) is None
+            assert record(records, pw("/mnt/kv/lost")) is None
         assert metrics.lost == 11
         theirs.recv(1 << 16)
-        assert records.record(pw("/mnt/kv/again"), CAT, 0) is None
+        assert record(records, pw("/mnt/kv/again")) is None
         assert metrics.lost == 11
+
+
+async def test_a_record_of_any_length_comes_out_of_the_pipe_whole(autojump_clock: MockClock) -> None:
+    end, fd = os.pipe2(os.O_NONBLOCK)
+
+    async def wait(_fd: int) -> None:
+        await trio.sleep(0.1)
+        if waits.pop():
+            came.append(os.read(end, 1 << 20))
+
+    for lengths in (
+        (10,),
+        (3000,),
+        (9_000,),
+        (25_000,),
+        (10, 9_000),
+        (2_000, 3_000, 5_000),
+        (4_000, 30, 6_000),
+    ):
+        came: list[bytes] = []
+        waits = [True, False, False]
+        records, metrics, _ = audit(fd, wait_writable=wait)
+        number = 0
+        while (waiting := record(records, pw(str(number).zfill(lengths[number % len(lengths)])))) is None:
+            number += 1
+        assert number > 0
+        await waiting
+        came.append(os.read(end, 1 << 20))
+        found = [json.loads(line)["path"] for line in b"".join(came).splitlines()]
+        assert [int(path[-9:]) for path in found] == [*range(number + 1)]
+        assert [len(path) for path in found] == [lengths[one % len(lengths)] for one in range(number + 1)]
+        assert metrics.lost == 0
+    os.close(end)
+    os.close(fd)
+
+
+def test_the_time_of_a_record_is_right_whatever_the_clock_does() -> None:
+    now = [0]
+    line = JsonLine(lambda: now[0])
+    times = {
+        5: "1970-01-01T00:00:00.000000Z",
+        1_700_000_000_999_999_999: "2023-11-14T22:13:20.999999Z",
+        1_700_000_001_000_000_999: "2023-11-14T22:13:21.000000Z",
+        1_700_000_001_070_000_000: "2023-11-14T22:13:21.070000Z",
+        1_600_000_000_500_000_000: "2020-09-13T12:26:40.500000Z",
+        99_000_000_000_000_000: "1973-02-19T20:00:00.000000Z",
+    }
+    for one, shown in times.items():
+        now[0] = one
+        assert json.loads(line.complete(line.body(pw("/mnt/kv/pw"), CAT, "opened", 0)))["time"] == shown
 
 
 # --- where they go -----------------------------------------------------------------------------------------
@@ -304,7 +358,7 @@ def test_who_writes_is_no_longer_root_and_holds_nothing_else(file: File) -> None
     nobody = 65534 if os.geteuid() == 0 else os.geteuid()
     assert status["Uid"].split() == [str(nobody)] * 4
     held = {os.readlink(fd).partition(":")[0] for fd in Path(f"/proc/{file.writer}/fd").iterdir()}
-    assert held == {"/dev/null", "socket", str(file.path)}
+    assert held == {"/dev/null", "pipe", "socket", str(file.path)}
 
 
 # --- who asks ----------------------------------------------------------------------------------------------
@@ -336,16 +390,31 @@ def test_a_process_is_told_by_its_name_and_again_after_it_became_another_program
     with subprocess.Popen([sys.executable, "-c", read], stdin=subprocess.PIPE) as child:
         assert child.stdin is not None
         ctx: Any = SimpleNamespace(pid=child.pid, uid=1, gid=2)
-        while not askers.of(ctx).program.startswith("python"):
+        while not askers.of(ctx).asker.program.startswith("python"):
             pass
-        assert askers.of(ctx).pid == child.pid
+        assert askers.of(ctx).asker.pid == child.pid
         child.stdin.write(b"\n")
         child.stdin.flush()
-        while askers.of(ctx).program != "sleep":
+        while askers.of(ctx).asker.program != "sleep":
             pass
         child.kill()
         child.wait()
-        assert askers.of(ctx) == Asker(1, 2, child.pid, "", "")
+        assert askers.of(ctx).asker == Asker(1, 2, child.pid, "", "")
+    askers.close()
+
+
+def test_who_is_forgotten_is_not_taken_for_another_who_has_that_descriptor_now() -> None:
+    askers = Askers()
+    own: Any = SimpleNamespace(pid=os.getpid(), uid=1, gid=2)
+    seen = askers.of(own)
+    assert seen.asks(own)
+    assert not seen.asks(SimpleNamespace(pid=os.getpid(), uid=1, gid=0))  # type: ignore[arg-type]
+    held = seen.fd
+    askers.close()
+    again = askers.of(own)
+    assert again.fd == held
+    assert again.asks(own)
+    assert not seen.asks(own)
     askers.close()
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyfuse3 import RequestContext
 
 _MOST = 64
-_LONGEST = 8192
+_LONGEST, _LONGEST_NAME = 8192, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,31 @@ class Asker:
         object.__setattr__(self, "record", json.dumps(facts)[1:])
 
 
+@dataclass(slots=True, eq=False)
+class Seen:
+    """An asker, and how to tell whether the next request of that process is of the same one.
+
+    Attributes:
+        fd: of its name in /proc, -1 where there is none, or none any more. A descriptor in /proc is of that very
+            process, whoever has its number later.
+        comm: what stands there; it changes with exec.
+    """
+
+    asker: Asker
+    fd: int
+    comm: bytes
+
+    def asks(self, ctx: RequestContext) -> bool:
+        """Whether a request of this process is of the same program and user."""
+        asker = self.asker
+        if asker.uid != ctx.uid or asker.gid != ctx.gid:
+            return False
+        try:
+            return os.pread(self.fd, _LONGEST_NAME, 0) == self.comm
+        except OSError:  # EBADF: forgotten; ESRCH: it has ended
+            return False
+
+
 class Askers:
     """Reads /proc, and keeps what it read of the last few processes while they live under the same name.
 
@@ -53,22 +78,20 @@ class Askers:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self._known: OrderedDict[int, tuple[Asker, int, bytes]] = OrderedDict()
+        self._known: OrderedDict[int, Seen] = OrderedDict()
 
-    def of(self, ctx: RequestContext) -> Asker:
+    def of(self, ctx: RequestContext) -> Seen:
         """Who asks; never raises, and waits for nothing."""
         known = self._known.get(ctx.pid)
         if known is not None:
-            asker, fd, comm = known
-            # A descriptor in /proc is of that very process, whoever has its number later; a name changes with exec.
-            if asker.uid == ctx.uid and asker.gid == ctx.gid and _read(fd) == comm:
+            if known.asks(ctx):
                 self._known.move_to_end(ctx.pid)
-                return asker
+                return known
             self._forget(ctx.pid)
         try:
             fd = os.open(f"{self._proc}/{ctx.pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # gone, of another pid namespace, or hidden (hidepid=)
-            return Asker(ctx.uid, ctx.gid, ctx.pid, "", "")
+            return Seen(Asker(ctx.uid, ctx.gid, ctx.pid, "", ""), -1, b"")
         comm = _read(fd)
         asker = Asker(
             ctx.uid,
@@ -77,10 +100,10 @@ class Askers:
             comm.removesuffix(b"\n").decode("utf-8", "backslashreplace"),
             unit_of(self._text(ctx.pid, "cgroup")),
         )
-        self._known[ctx.pid] = asker, fd, comm
+        seen = self._known[ctx.pid] = Seen(asker, fd, comm)
         if len(self._known) > _MOST:
             self._forget(next(iter(self._known)))
-        return asker
+        return seen
 
     def close(self) -> None:
         """Let all descriptors go."""
@@ -88,7 +111,9 @@ class Askers:
             self._forget(pid)
 
     def _forget(self, pid: int) -> None:
-        os.close(self._known.pop(pid)[1])
+        seen = self._known.pop(pid)
+        os.close(seen.fd)
+        seen.fd = -1
 
     def _text(self, pid: int, name: str) -> str:
         try:
@@ -127,6 +152,6 @@ def _process(status: str, thread: int) -> int:
 
 def _read(fd: int) -> bytes:
     try:
-        return os.pread(fd, 64, 0)
+        return os.pread(fd, _LONGEST_NAME, 0)
     except OSError:  # ESRCH: it has ended
         return b""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import mmap
 import os
+import select
+import stat
 import struct
 import time
 from dataclasses import dataclass, field
@@ -25,6 +29,9 @@ _PATIENCE_SECONDS = 1.0
 _HANGS_SECONDS = 3.0
 """A disk may take that long for what it is given to write, and not longer."""
 
+_PAUSE_SECONDS = 0.01
+
+_NS = 1_000_000_000
 _MESSAGE_ID = "a3d2c1f0b6f04f5e9d0c7b1e5a8f4c27"
 
 
@@ -45,12 +52,20 @@ class Subject:
     def __post_init__(self) -> None:
         object.__setattr__(self, "record", json.dumps({"path": self.path, "secrets": self.versions})[1:-1])
 
+    @property
+    def whole(self) -> bool:
+        """Whether all versions are known; else more may be the next time."""
+        return all(self.versions.values())
+
 
 class Format(Protocol):
-    """Bytes of one record, complete."""
+    """What a record looks like."""
 
-    def __call__(self, subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
-        """`outcome` is ``opened`` or the name of the errno `code`."""
+    def body(self, subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
+        """All of it but the time. `outcome` is ``opened`` or the name of the errno `code`."""
+
+    def complete(self, body: bytes) -> bytes:
+        """A record that is of now."""
 
 
 class Audit:
@@ -59,8 +74,9 @@ class Audit:
     A record that cannot be written fails no open: it is counted, and said once.
 
     Args:
-        fd: a socket in non-blocking mode, of the journal or of the keeper's child that writes a file.
-        form: a `JsonLine`, or `journal_entry`.
+        fd: in non-blocking mode, the journal's socket, or a pipe to the keeper's child that writes a file (of older
+            keepers a socket).
+        form: a `JsonLine` or a `JournalEntry`.
         tallies: what that child has written; None where what is handed on counts as written.
         wait_writable: waits until `fd` takes a record.
         clock: the monotonic clock, which the child shares.
@@ -78,7 +94,9 @@ class Audit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fd = fd
+        self._is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
         self._form = form
+        self._complete = form.complete
         self._metrics = metrics
         self._causes = causes
         self._tallies = tallies
@@ -88,8 +106,8 @@ class Audit:
         self._lost = 0
         self._earlier = None if tallies is None else tallies.total()
 
-    def record(self, subject: Subject, asker: Asker, code: int) -> Coroutine[Any, Any, None] | None:
-        """Hand a record on now, or give a coroutine that waits a moment for who is behind with them.
+    def body(self, subject: Subject, asker: Asker, code: int) -> bytes:
+        """What `record` takes, for each open of the same kind.
 
         Args:
             subject: the file.
@@ -97,7 +115,11 @@ class Audit:
             code: the errno that the open ended with, 0 if it succeeded.
         """
         outcome = errno.errorcode.get(code, str(code)) if code else "opened"
-        data = self._form(subject, asker, outcome, code)
+        return self._form.body(subject, asker, outcome, code)
+
+    def record(self, body: bytes) -> Coroutine[Any, Any, None] | None:
+        """Hand a record of now on, or give a coroutine that waits a moment for who is behind with them."""
+        data = self._complete(body)
         try:
             self._hand_on(data)
         except BlockingIOError:
@@ -130,6 +152,7 @@ class Audit:
                 try:
                     self._hand_on(data)
                 except BlockingIOError:
+                    await trio.sleep(_PAUSE_SECONDS)  # there may be room, but not for one as long as this
                     continue
                 except OSError as exc:
                     self._lose(exc.errno or errno.EIO)
@@ -137,6 +160,8 @@ class Audit:
         self._lose(errno.EAGAIN)
 
     def _hand_on(self, data: bytes) -> None:
+        if len(data) > select.PIPE_BUF and self._is_pipe and not _has_room(self._fd, len(data)):
+            raise BlockingIOError
         os.write(self._fd, data)
         if self._tallies is None:
             self._metrics.records += 1
@@ -160,35 +185,40 @@ class Audit:
 
 
 class JsonLine:
-    """A JSON object on a line.
+    """A JSON object on a line; see `Format`."""
 
-    Put together by hand, and most of it kept from one record to the next: it costs a part of the open that it is about.
-    """
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, wall: Callable[[], int] = time.time_ns) -> None:
         self._wall = wall
-        self._second = 0
+        self._second = self._next = 0
         self._begin = b""
-        self._last: tuple[Subject, Asker, int] | None = None
-        self._end = b""
 
-    def __call__(self, subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
-        """See `Format`."""
+    def body(self, subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
+        """The end of the line."""
+        return f'Z", "outcome": "{outcome}", "errno": {code}, {subject.record}, {asker.record}\n'.encode()
+
+    def complete(self, body: bytes) -> bytes:
+        """The whole line. It costs a part of the open that it is about, so that a second's first digits are kept."""
         now = self._wall()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._begin = time.strftime('{"time": "%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
-        last = self._last
-        if last is None or last[0] is not subject or last[1] is not asker or last[2] != code:
-            self._last = subject, asker, code
-            middle = f'Z", "outcome": "{outcome}", "errno": {code}, '
-            self._end = f"{middle}{subject.record}, {asker.record}\n".encode()
-        return b"%s%06d%s" % (self._begin, int((now - second) * 1e6), self._end)
+        if not self._second <= now < self._next:
+            seconds = now // _NS
+            self._second, self._next = seconds * _NS, (seconds + 1) * _NS
+            self._begin = time.strftime('{"time": "%Y-%m-%dT%H:%M:%S.', time.gmtime(seconds)).encode()
+        return self._begin + str(now - self._second + _NS)[1:7].encode() + body
 
 
-def journal_entry(subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
-    """A datagram of the native journal protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/)."""
+class JournalEntry:
+    """A datagram of the native journal protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); see `Format`."""
+
+    def body(self, subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
+        """All of it: the journal adds the time."""
+        return _entry(subject, asker, outcome, code)
+
+    def complete(self, body: bytes) -> bytes:
+        """The same."""
+        return body
+
+
+def _entry(subject: Subject, asker: Asker, outcome: str, code: int) -> bytes:
     path, versions = subject.path, subject.versions
     version = ",".join(versions.values())
     what = "opened" if outcome == "opened" else f"{outcome}: not opened:"
@@ -219,3 +249,15 @@ def _field(name: str, value: bytes) -> bytes:
     if b"\n" not in value:
         return b"%s=%s\n" % (name.encode(), value)
     return b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(value)), value)
+
+
+def _has_room(pipe: int, size: int) -> bool:
+    """Whether a pipe takes a record that is longer than those that it never tears, and takes it whole.
+
+    What did not fit into its last page began a new one, so that two neighbours hold more bytes than one page has.
+    """
+    import termios  # files of a hundred secrets alone have such records
+
+    (there,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    pages = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) // mmap.PAGESIZE
+    return int(2 * there // mmap.PAGESIZE + size // mmap.PAGESIZE) + 4 <= pages

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keyvaultfs.filesystem.audit import Subject
+from keyvaultfs.filesystem.readers import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pyfuse3 import FileInfo, InodeT, RequestContext
 
     from keyvaultfs.files.editions import Editions
-    from keyvaultfs.filesystem.askers import Asker, Askers
+    from keyvaultfs.filesystem.askers import Askers, Seen
     from keyvaultfs.filesystem.audit import Audit
     from keyvaultfs.filesystem.inodes.nodes import Node
     from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -61,43 +62,53 @@ class Opens:
         ctx: RequestContext,
         code: int,  # noqa: ARG002
         answer: FileInfo | None,
-        asker: Asker | None = None,
     ) -> None:
         """Remember who reads; a warm open is only counted, by what was found out a moment ago."""
         if answer is None:
             return
         recent = self._recent.get((inode, ctx.pid))
-        if (
-            recent is not None
-            and recent[1].content_inode == inode
-            and (asker is None or recent[0].asker is asker)
-        ):
-            reader = recent[0]
+        if recent is not None and recent.node.content_inode == inode:
+            reader = recent.reader
             reader.opens += 1
             self._by_handle[answer.fh] = reader
             return
-        self._note_anew(inode, ctx, answer.fh, asker)
+        node = self._nodes.get(inode)
+        if node is not None and not node.pinned:  # no control file, and no version that does not change
+            self._recent[inode, ctx.pid] = self._opened(node, answer, self._askers.of(ctx))
 
     def _record(
         self, inode: InodeT, ctx: RequestContext, code: int, answer: FileInfo | None
     ) -> Coroutine[Any, Any, None] | None:
-        """The same with a record in the audit's file."""
+        """The same with a record in the audit's file, for which it must be the same program still."""
+        assert self._audit is not None
+        recent = self._recent.get((inode, ctx.pid))
+        if (
+            recent is not None
+            and answer is not None
+            and recent.node.content_inode == inode
+            and recent.seen.asks(ctx)
+        ):
+            reader = recent.reader
+            reader.opens += 1
+            self._by_handle[answer.fh] = reader
+            return self._audit.record(recent.record)
         node = self._nodes.get(inode)
         if node is None:  # a control file
             return None
-        asker = self._askers.of(ctx)
-        self._note(inode, ctx, code, answer, asker)
-        assert self._audit is not None
-        content = node if node.content_inode == inode else self._table.content(node)
-        return self._audit.record(self._subject(node, content), asker, code)
+        seen = self._askers.of(ctx)
+        subject = self._subject(node, self._table.content(node))
+        record = self._audit.body(subject, seen.asker, code)
+        if answer is not None and not node.pinned:
+            recent = self._opened(node, answer, seen)
+            if subject.whole:
+                recent.record = record
+                self._recent[inode, ctx.pid] = recent
+        return self._audit.record(record)
 
-    def _note_anew(self, inode: InodeT, ctx: RequestContext, fh: int, asker: Asker | None) -> None:
-        node = self._nodes.get(inode)
-        if node is None or node.pinned:
-            return
+    def _opened(self, node: Node, answer: FileInfo, seen: Seen) -> Recent:
         edition = self._table.content(node).version
-        reader = self._readers.opened(node.name.path, edition, asker or self._askers.of(ctx), fh)
-        self._recent[inode, ctx.pid] = reader, node
+        reader = self._readers.opened(node.name.path, edition, seen.asker, answer.fh)
+        return Recent(reader, node, seen)
 
     def _subject(self, node: Node, content: Node) -> Subject:
         known = self._subjects.get((node.inode, content.inode))
@@ -105,7 +116,7 @@ class Opens:
             return known
         versions = self._editions.versions(content.name, content.version)
         subject = Subject(self._prefix + node.name.path, versions)
-        if all(versions.values()):  # else more may be known the next time
+        if subject.whole:
             if len(self._subjects) >= _MOST_SUBJECTS:
                 self._subjects.clear()
             self._subjects[node.inode, content.inode] = subject

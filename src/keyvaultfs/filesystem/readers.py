@@ -15,7 +15,7 @@ from keyvaultfs.log import LOG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyvaultfs.filesystem.askers import Asker
+    from keyvaultfs.filesystem.askers import Asker, Seen
     from keyvaultfs.filesystem.inodes.nodes import Node
 
 MOST = 4096
@@ -66,6 +66,20 @@ class Reader:
     touched: bool = True
 
 
+@dataclass(slots=True, eq=False)
+class Recent:
+    """What was found out of an open a moment ago, for the next one by the same process.
+
+    Attributes:
+        record: for the audit, all but its time.
+    """
+
+    reader: Reader
+    node: Node
+    seen: Seen
+    record: bytes = b""
+
+
 class Readers:
     """Told of each open that succeeds, and of each close. What it knows is written for a successor, in a moment.
 
@@ -88,7 +102,7 @@ class Readers:
         self._asker = asker
         self._known: OrderedDict[tuple[str, str, int, str], Reader] = OrderedDict()
         self.by_handle: dict[int, Reader] = {}
-        self.recent: dict[tuple[int, int], tuple[Reader, Node]] = {}
+        self.recent: dict[tuple[int, int], Recent] = {}
         """by inode and process id, for the moment until the next `flush`: a warm open is counted here and no more"""
         self._free = list(range(MOST - 1, -1, -1))
         self.forgotten = 0

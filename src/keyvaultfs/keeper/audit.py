@@ -1,9 +1,10 @@
-"""Where records of opens go (option ``audit``): the journal's socket, or one to a child that writes a file."""
+"""Where records of opens go (option ``audit``): the journal's socket, or a pipe to a child that writes a file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import time
@@ -35,7 +36,7 @@ _WORDS = {
 
 
 class AuditTarget:
-    """A socket that takes records, for each worker; nothing without the option.
+    """What takes records, for each worker; nothing without the option.
 
     Args:
         option: ``journal``, an absolute path, or None.
@@ -59,7 +60,7 @@ class AuditTarget:
     def descriptors(self) -> Mapping[int, int]:
         """What a worker is handed, by the number that it is to find it at."""
         if self._file is not None:
-            return {ipc.AUDIT_FD: self._file.socket, ipc.TALLIES_FD: self._file.tallies}
+            return {ipc.AUDIT_FD: self._file.records, ipc.TALLIES_FD: self._file.tallies}
         return {} if self._journal is None else {ipc.AUDIT_FD: self._journal}
 
     def reopen(self, bury: Callable[[int], None]) -> None:
@@ -101,13 +102,10 @@ class _File:
         self.tallies = high(os.memfd_create("keyvaultfs-audit", os.MFD_CLOEXEC))
         os.ftruncate(self.tallies, tallies.BYTES)
         self._counts = Tallies(self.tallies)
-        inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._inner = socket.socket(fileno=high(inner.detach()))
-        outer.setblocking(False)
-        for option in (socket.SO_SNDBUF, 32):  # 32: SO_SNDBUFFORCE, for root, beyond net.core.wmem_max
-            with contextlib.suppress(OSError):
-                outer.setsockopt(socket.SOL_SOCKET, option, _QUEUE_BYTES)
-        self.socket = high(outer.detach())
+        # The kernel writes a record into a pipe whole or not at all (PIPE_BUF), in half the time that a socket takes.
+        self._inner, self.records = (high(end) for end in os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+        with contextlib.suppress(OSError):  # a user who has many pipes
+            fcntl.fcntl(self._inner, fcntl.F_SETPIPE_SZ, _QUEUE_BYTES)
         self._again = 0.0
         try:
             self._recorder = self._started(_OPEN_SECONDS)
@@ -140,8 +138,8 @@ class _File:
         self._recorder.let_go()
 
     def _close(self) -> None:
-        self._inner.close()
-        os.close(self.socket)
+        os.close(self._inner)
+        os.close(self.records)
         os.close(self.tallies)
 
     def _started(self, seconds: float, bury: Callable[[int], None] = lambda _: None) -> Recorder:

@@ -14,7 +14,7 @@ from keyvaultfs.files.files import Files
 from keyvaultfs.files.shown import Shown, globs
 from keyvaultfs.filesystem.askers import Asker, Askers
 from keyvaultfs.filesystem.attributes import Appearance
-from keyvaultfs.filesystem.audit import Audit, JsonLine, journal_entry
+from keyvaultfs.filesystem.audit import Audit, JournalEntry, JsonLine
 from keyvaultfs.filesystem.control import Control
 from keyvaultfs.filesystem.inodes.table import InodeTable
 from keyvaultfs.filesystem.opener import Opener
@@ -228,6 +228,6 @@ def _names(globs: tuple[str, ...]) -> tuple[SecretName, ...]:
 def _audit(charge: Charge, settings: Settings, metrics: Metrics, causes: Causes) -> Audit | None:
     if ipc.AUDIT_FD not in charge.descriptors:
         return None
-    form = journal_entry if settings.audit == locations.JOURNAL else JsonLine()
+    form = JournalEntry() if settings.audit == locations.JOURNAL else JsonLine()
     written = Tallies(ipc.TALLIES_FD) if ipc.TALLIES_FD in charge.descriptors else None
     return Audit(ipc.AUDIT_FD, form, metrics.audit, causes, written)
