@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs import descriptors
 
@@ -37,8 +36,7 @@ SHORTEST_INIT_ANSWER = 28
 _LONGEST_KIND = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """What a mount was asked to be, as text: a worker of a later version reads it with its own rules.
 
     Attributes:
@@ -55,7 +53,7 @@ class Launch:
     vault: str
     mountpoint: str
     source: str = ""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = {}
     config: str | None = None
     generic: tuple[str, ...] = ()
     foreground: bool = False
@@ -63,7 +61,7 @@ class Launch:
 
     def pack(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._asdict())
 
     @classmethod
     def unpack(cls, text: str) -> Launch:
@@ -73,13 +71,12 @@ class Launch:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Launch:
         """From what JSON had; what it lacks has its default, what is unknown is ignored."""
-        found = _declared(cls, data)
+        found = _declared(cls._fields, data)
         found["generic"] = tuple(found.get("generic", ()))
         return cls(**found)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What a keeper hands a worker when it starts it.
 
     Attributes:
@@ -106,7 +103,7 @@ class Charge:
 
     def pack(self) -> str:
         """As JSON."""
-        data = asdict(self)
+        data = self._asdict() | {"launch": self.launch._asdict()}
         data[INIT_ANSWER] = data.pop("init_answer")
         return json.dumps(data)
 
@@ -115,11 +112,10 @@ class Charge:
         """From JSON, of a keeper of any version: what it does not say has its default, what is unknown is ignored."""
         data: dict[str, Any] = json.loads(text)
         data["init_answer"] = data.get(INIT_ANSWER, "")
-        return cls(**(_declared(cls, data) | {"launch": Launch.of(data["launch"])}))
+        return cls(**(_declared(cls._fields, data) | {"launch": Launch.of(data["launch"])}))
 
 
-def _declared(kind: type, data: dict[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in fields(kind)}
+def _declared(names: tuple[str, ...], data: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key in names}
 
 
@@ -127,8 +123,7 @@ class Noise(Exception):
     """What the other side sent is no message; nothing of it is used, and nothing ends by it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What one side says to the other.
 
     Attributes:

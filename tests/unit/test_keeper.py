@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import socket
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -653,7 +652,7 @@ def test_a_keeper_of_the_first_release_is_understood() -> None:
     assert charge.launch.options == {"ttl": "60"}
     assert charge.launch.generic == ("context=x",)
     assert (charge.init, charge.successor, charge.keeper, charge.lean) == ("00ff", True, 7, 0)
-    again = replace(charge, init_answer="abcd")
+    again = charge._replace(init_answer="abcd")
     assert json.loads(again.pack())["told"] == "abcd", "the name that workers of that release read"
     assert ipc.Charge.unpack(again.pack()).init_answer == "abcd"
 

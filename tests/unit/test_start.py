@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parents[2] / "src"
 
-_OF_THE_KEEPER = ("trio", "pyfuse3", "requests", "logging", "argparse", "importlib.metadata")
+_OF_THE_KEEPER = (
+    "trio",
+    "pyfuse3",
+    "requests",
+    "logging",
+    "argparse",
+    "importlib.metadata",
+    "dataclasses",
+    "inspect",
+    "urllib.parse",
+)
 _OF_THE_NETWORK = (
     "requests",
     "urllib3",

@@ -5,8 +5,7 @@ The table is read by the option table too, so by every process; what a kind need
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from keyvaultfs.transport.session import Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a source is built from.
 
     Attributes:
@@ -34,8 +32,7 @@ class Wanted:
     transport: Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A row of the table.
 
     Attributes:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PATH = "/proc/self/mountinfo"
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(NamedTuple):
     """A line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
     Attributes:

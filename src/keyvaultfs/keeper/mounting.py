@@ -9,8 +9,7 @@ import errno
 import os
 import socket
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.errors import KeyVaultFSError, UsageError
 from keyvaultfs.keeper import newmount
@@ -31,8 +30,7 @@ _MAX_READ = 1 << 17
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """A mount that was made.
 
     Attributes:

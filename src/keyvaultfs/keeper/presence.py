@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.keeper import mountinfo
 from keyvaultfs.keeper.spawn import high
@@ -20,8 +19,7 @@ _BETWEEN_SECONDS = 0.1
 """Between two readings of the table: any user may mount and unmount in a loop, with a thousand mounts in the table."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """How a mount ended.
 
     Attributes:

@@ -7,14 +7,13 @@ decides. In the foreground nobody waits for it: the log says what it found, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PROBE_SECONDS = 2.0
 _STRICT_EXTRA_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Mounted, or not.
 
     Attributes:

@@ -7,7 +7,6 @@ effect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -37,7 +36,6 @@ class Act(Enum):
     BURY_SUCCESSOR = "bury successor"
 
 
-@dataclass(slots=True, eq=False)
 class Life(Generic[W]):
     """One worker, from its start to its burial.
 
@@ -50,12 +48,15 @@ class Life(Generic[W]):
         killed: when it was sent SIGKILL.
     """
 
-    process: W
-    started: float
-    standby: bool = False
-    going: bool = False
-    retire_by: float | None = None
-    killed: float | None = None
+    __slots__ = ("going", "killed", "process", "retire_by", "standby", "started")
+
+    def __init__(self, process: W, started: float) -> None:
+        self.process = process
+        self.started = started
+        self.standby = False
+        self.going = False
+        self.retire_by: float | None = None
+        self.killed: float | None = None
 
 
 class Succession(Generic[W]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 
 MISSED_HEARTBEATS = 3
@@ -24,7 +23,6 @@ class Step(Enum):
     GIVE_UP = "give up"
 
 
-@dataclass(slots=True)
 class Supervisor:
     """Restarts at once a worker that had served, with back-off one that never did, and not for ever.
 
@@ -33,17 +31,18 @@ class Supervisor:
         attempts: workers in a row that may end before their first heartbeat.
     """
 
-    heartbeat: float = 1.0
-    attempts: int = _ATTEMPTS
-    _failures: int = 0
-    _excused: int = 0
-    _refused: int = 0
-    _served: bool = False
-    _due: float | None = 0.0
-    _started: float = 0.0
-    _beat: float | None = None
-    _alive: bool = False
-    _killed: list[float] = field(default_factory=list)
+    def __init__(self, heartbeat: float = 1.0, attempts: int = _ATTEMPTS) -> None:
+        self.heartbeat = heartbeat
+        self.attempts = attempts
+        self._failures = 0
+        self._excused = 0
+        self._refused = 0
+        self._served = False
+        self._due: float | None = 0.0
+        self._started = 0.0
+        self._beat: float | None = None
+        self._alive = False
+        self._killed: list[float] = []
 
     def started(self, now: float) -> None:
         """A worker was started."""

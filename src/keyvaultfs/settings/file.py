@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.errors import UsageError
 from keyvaultfs.settings import options
@@ -98,8 +97,7 @@ def _decoder_message(message: str, text: str) -> str:
     return f"{line}: {found[1]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What a file says: vault and mount point (None where it is silent), and options as text."""
 
     vault: str | None
@@ -149,7 +147,7 @@ def settings(launch: Launch) -> Settings:
         UsageError: as `load` and `options.settings`.
     """
     below = load(launch.config).options if launch.config else {}
-    return options.settings(below | launch.options)
+    return options.settings({**below, **launch.options})
 
 
 def exposed(launch: Launch, found: Settings) -> tuple[str, ...]:
@@ -157,7 +155,7 @@ def exposed(launch: Launch, found: Settings) -> tuple[str, ...]:
     if "@" not in (found.https_proxy or ""):
         return ()
     below = load(launch.config).options if launch.config else {}
-    raw = (below | launch.options)["https_proxy"]
+    raw = {**below, **launch.options}["https_proxy"]
     path = raw[1:] if raw.startswith("@") else launch.config
     try:
         readable = path is not None and os.stat(path).st_mode & 0o004  # noqa: PTH116

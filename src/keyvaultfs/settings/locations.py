@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from keyvaultfs.settings.kind import Kind
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 _LARGEST_URL_FILE = 4096
 
@@ -16,9 +19,15 @@ def _below(raw: str, folder: str) -> str:
     return os.path.normpath(os.path.join(folder, raw))  # noqa: PTH118 - pathlib would resolve links
 
 
+def _split(text: str) -> SplitResult:
+    from urllib.parse import urlsplit  # half a megabyte that a keeper whose options have no URL need not have
+
+    return urlsplit(text)
+
+
 def _url(text: str) -> str:
     try:
-        parts = urlsplit(text)
+        parts = _split(text)
         sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         sound = False
@@ -29,7 +38,7 @@ def _url(text: str) -> str:
 
 def _open_url(text: str) -> str:
     found = _url(text)
-    if "@" in urlsplit(found).netloc:
+    if "@" in _split(found).netloc:
         raise ValueError("a URL without a user's name and password")
     return found
 
@@ -48,7 +57,7 @@ URL = Kind(unit="URL", parse=_open_url, quoted=_without_password)
 
 def _resource(text: str) -> str:
     found = _open_url(text)
-    if urlsplit(found).path:
+    if _split(found).path:
         raise ValueError("a URL without a path, such as https://vault.azure.net")
     return found
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.errors import UsageError
 from keyvaultfs.identity import kinds as identities
@@ -20,10 +19,10 @@ _LONGEST_SHOWN = 200
 """Letters of what somebody wrote that a message about it quotes: it is one line, and can be read."""
 
 _ENDPOINTS = ", ".join(f"{row.endpoint} for {row.word}" for row in identities.KINDS.values() if row.endpoint)
+_IDENTITIES = ", ".join(f"{row.word} ({row.phrase})" for row in identities.KINDS.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -52,13 +51,16 @@ def described(option: Option) -> str:
     return f"{option.help} (default {option.kind.show(option.default)})"
 
 
+_DECLARED: list[tuple[Kind, Any, str, bool]] = []
+"""What `Option` says beside the name, in the order of the fields of `Settings`."""
+
+
 def _option(kind: Kind, default: Any, phrase: str, *, hidden: bool = False) -> Any:
-    private = kind is locations.PROXY
-    return field(default=default, metadata={"row": (kind, phrase, hidden)}, repr=not private)
+    _DECLARED.append((kind, default, phrase, hidden))
+    return default
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """The values of all options. Times in seconds, sizes in bytes."""
 
     ttl: float = _option(kinds.seconds(least=1), 300.0, "how old a value may be while the vault answers")
@@ -85,8 +87,7 @@ class Settings:
     auth: str = _option(
         kinds.choice("HOW", *identities.KINDS),
         "imds",
-        "where tokens come from: "
-        + ", ".join(f"{row.word} ({row.phrase})" for row in identities.KINDS.values()),
+        f"where tokens come from: {_IDENTITIES}",
     )
     imds_endpoint: str | None = _option(
         locations.URL, None, f"base URL of the token endpoint (default: {_ENDPOINTS})"
@@ -124,16 +125,13 @@ class Settings:
     resend: bool = _option(kinds.FLAG, True, "use FUSE_NOTIFY_RESEND where the kernel has it", hidden=True)
     rename: bool = _option(kinds.FLAG, True, "announce by rename(2) where the kernel allows it", hidden=True)
 
-
-def _rows() -> tuple[Option, ...]:
-    rows = []
-    for item in fields(Settings):
-        kind, phrase, hidden = item.metadata["row"]
-        rows.append(Option(item.name, kind, item.default, phrase, hidden))
-    return tuple(rows)
+    def __repr__(self) -> str:
+        # A proxy's URL may have a password.
+        shown = [row.name for row in OPTIONS if row.kind is not locations.PROXY]
+        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
-OPTIONS = _rows()
+OPTIONS = tuple(Option(name, *row) for name, row in zip(Settings._fields, _DECLARED, strict=True))
 BY_NAME = {option.name: option for option in OPTIONS}
 
 _CONTEXTS = {"context", "fscontext", "defcontext", "rootcontext"}
@@ -148,8 +146,7 @@ _GENERIC = frozenset(
 _GENERIC_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", "fsname=", "subtype=")
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """What ``-o`` strings say.
 
     Attributes:
