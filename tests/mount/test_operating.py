@@ -144,6 +144,26 @@ def test_metrics_that_cannot_be_written_are_one_line_and_what_was_there_stays(
         run("umount", tmp_path / "small")
 
 
+def test_metrics_replace_no_file_that_another_users_link_leads_to(
+    vault: VaultProcess, mount: Mounter, tmp_path: Path
+) -> None:
+    """As a user puts one into /tmp, where only the kernel's own look-up would mind it."""
+    kv = mount()
+    file, link, again = tmp_path / "file", tmp_path / "link", tmp_path / "again"
+    file.write_text("old")
+    link.symlink_to("file")
+    again.symlink_to(link)
+    os.lchown(link, 65534, 65534)
+    for one in (link, again):
+        one_line(keyvaultfs("metrics", kv.where, "--output", one), "another user's link")
+    assert file.read_text() == "old"
+    os.lchown(link, 0, 0)
+    assert keyvaultfs("metrics", kv.where, "--output", again).returncode == 0
+    assert again.is_symlink()
+    assert link.is_symlink()
+    assert "keyvaultfs_up" in file.read_text()
+
+
 @pytest.mark.slow
 def test_a_mount_that_hangs_or_is_none_or_is_dead_is_one_line(
     vault: VaultProcess, mount: Mounter, tmp_path: Path

@@ -6,6 +6,7 @@ That collector takes counters of OpenMetrics for ``untyped``, since their famili
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SECONDS = 10.0
+_MOST_LINKS = 40
+"""MAXSYMLINKS of the kernel."""
 _SUFFIXES = {"counter": "_total", "info": "_info", "gauge": ""}
 _FAMILY = re.compile(rf"# (HELP|TYPE) ({PREFIX}_[a-z_]+) ([^\n]+)")
 _SAMPLE = re.compile(
@@ -124,13 +127,42 @@ def _lines(families: Iterable[tuple[str, _Family]]) -> Iterable[str]:
         yield from (f"{sample}\n" for sample in family.samples)
 
 
+def _behind_links(path: str) -> str:
+    """The path of the file itself, if links lead to it that root or this user has made.
+
+    Others may put a link into a folder such as /tmp, and what is behind it would be replaced. The folders on the way
+    are the kernel's to judge (fs.protected_symlinks).
+
+    Raises:
+        OSError: ELOOP: another user's link, or too many of them; or it cannot be looked at.
+    """
+    for _ in range(_MOST_LINKS):
+        try:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return path
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISLNK(found.st_mode):
+                return path
+            if found.st_uid not in {0, os.geteuid()}:
+                raise OSError(errno.ELOOP, "it is another user's link, and is left as it is")
+            path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=fd))  # noqa: PTH115, PTH118, PTH120
+        finally:
+            os.close(fd)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
 def write(path: str, text: str) -> None:
     """Replace a file by a whole new one, which every user may read, as node_exporter does.
 
     Raises:
         KeyVaultFSError: it cannot be; what was there stays.
     """
-    target = os.path.realpath(path)
+    try:
+        target = _behind_links(path)
+    except OSError as exc:
+        raise KeyVaultFSError("", f"{path}: {exc.strerror}") from None
     folder, name = os.path.split(target)
     beside = os.path.join(folder, f".{name}.{os.getpid()}.new")  # noqa: PTH118 - not *.prom: that would be read
     try:
