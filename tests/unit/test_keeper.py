@@ -50,11 +50,12 @@ class Play:
         self.now = 100.0
         self.names = iter(["a", "b", "c", "d"])  # compared by identity
         self.refuse = 0
+        self.over = False
 
     def turn(self, seconds: float = 0.2) -> list[tuple[str, str]]:
         self.now += seconds
         done = []
-        for act, one in self.succession.turn(self.now, self.dead.__contains__):
+        for act, one in self.succession.turn(self.now, self.dead.__contains__, lambda: self.over):
             process = one
             if act is Act.START:
                 if self.refuse:
@@ -92,6 +93,13 @@ def test_a_dead_worker_is_buried_and_followed_in_the_same_turn(serving: Play) ->
     assert serving.turn() == [("bury", "a"), ("start", "b")]
     assert not serving.succession.serves("b")
     assert serving.stands_by("b") == [("go", "b")]
+
+
+def test_none_follows_a_worker_that_ended_with_the_mount(serving: Play) -> None:
+    serving.dead.add("a")
+    serving.over = True
+    assert serving.turn() == [("bury", "a")]
+    assert serving.turn(60) == []
 
 
 def test_a_reload_retires_the_worker_only_when_its_successor_stands_by(serving: Play) -> None:

@@ -147,7 +147,7 @@ def _behind_links(path: str) -> str:
                 return path
             if found.st_uid not in {0, os.geteuid()}:
                 raise OSError(errno.ELOOP, "it is another user's link, and is left as it is")
-            path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=fd))  # noqa: PTH115, PTH118, PTH120
+            path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=fd))  # noqa: PTH118, PTH120
         finally:
             os.close(fd)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))

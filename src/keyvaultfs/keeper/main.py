@@ -247,7 +247,8 @@ class Keeper:
             self._exit, self._stop = int(end.failed), end.message
 
     def _mind_workers(self) -> None:
-        for act, process in self.succession.turn(time.monotonic(), WorkerProcess.dead):
+        now = time.monotonic()
+        for act, process in self.succession.turn(now, WorkerProcess.dead, self.presence.connection_ended):
             self.guard.run(partial(self.workforce.act, quiet=self.presence.gone), act, process)
         words = self.workforce.given_up(time.monotonic())
         if words and self._stop is None:

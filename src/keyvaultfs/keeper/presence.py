@@ -63,7 +63,7 @@ class Presence:
             now: seconds of a clock.
             changed: whether the mount table did.
         """
-        ended = self._connection_ended()
+        ended = self.connection_ended()
         self._wanted = self._wanted or changed or ended
         if self._wanted and not self.gone and now >= self._next:
             there = mountinfo.now(self.ours)
@@ -80,7 +80,8 @@ class Presence:
             return None
         return End(failed=True, message=f"{self.ours.mountpoint}: the connection to the kernel was aborted")
 
-    def _connection_ended(self) -> bool:
+    def connection_ended(self) -> bool:
+        """Whether the kernel has nothing more to ask: it was unmounted everywhere, or aborted."""
         poll = (
             select.poll()
         )  # never in the loop's own wait: there each request to the device would wake the keeper

@@ -96,17 +96,20 @@ class Succession(Generic[W]):
         else:
             self.successor = life
 
-    def turn(self, now: float, dead: Callable[[W], bool]) -> Iterator[tuple[Act, W | None]]:
+    def turn(
+        self, now: float, dead: Callable[[W], bool], over: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[Act, W | None]]:
         """What is to be done now, in order.
 
         Args:
             dead: whether a process has ended, as far as can be seen.
+            over: whether nothing is left to serve. Workers end of that, and the keeper may see it of them first.
         """
         yield from self._bury_the_worker(now, dead)
         yield from self._bury_the_successor(now, dead)
         yield from self._hand_over(now)
         if self.worker is not None or self.successor is None:
-            yield from self._supervise(now)
+            yield from self._supervise(now, over)
 
     def _bury_the_worker(self, now: float, dead: Callable[[W], bool]) -> Iterator[tuple[Act, W | None]]:
         one = self.worker
@@ -149,10 +152,11 @@ class Succession(Generic[W]):
         following.going = True
         yield Act.GO, following.process
 
-    def _supervise(self, now: float) -> Iterator[tuple[Act, W | None]]:
+    def _supervise(self, now: float, over: Callable[[], bool]) -> Iterator[tuple[Act, W | None]]:
         step = self.supervisor.step(now)
         if step is Step.START:
-            yield Act.START, None
+            if not over():
+                yield Act.START, None
         elif step is Step.KILL and self.worker is not None and self.worker.killed is None:
             self.worker.killed = now
             yield Act.KILL_HANGING, self.worker.process
