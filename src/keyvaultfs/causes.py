@@ -153,6 +153,8 @@ _ROWS = (
     Cause("ProxyError", _FAIL, "the proxy of https_proxy= does not let the request through", _PROXY),
     Cause("TooManyNames", _WARN, "a program makes up names, for each of which the vault would have to be asked",
           "ps -o pid,user,args -u {uid}    # and what it looks for: fatrace, or audit=journal"),
+    Cause("TooManyAtOnce", _WARN, "so many at once are for root alone, lest one user take the mount from others",
+          "ps -o pid,user,args -u {uid}"),
     # The token endpoint (PROTOCOL §7).
     Cause(
         "Identity-invalid_request",

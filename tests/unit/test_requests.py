@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections import Counter
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from trio.testing import MockClock
 
 from keyvaultfs.cache.outage import Outage
 from keyvaultfs.errors import NotFound, Refused, Unavailable
+from keyvaultfs.filesystem.crowds import Held, Waiting
 from keyvaultfs.filesystem.operations import Operations
 from keyvaultfs.filesystem.requests import SystemdPatience, open_request, release_request, request
 from keyvaultfs.log import Causes
@@ -22,7 +25,8 @@ from keyvaultfs.metrics import FilesystemMetrics
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-SYSTEMD, OTHERS = SimpleNamespace(pid=1), SimpleNamespace(pid=4711)
+SYSTEMD, OTHERS = SimpleNamespace(pid=1, uid=0), SimpleNamespace(pid=4711, uid=0)
+USER, ANOTHER = SimpleNamespace(pid=4712, uid=1000), SimpleNamespace(pid=4713, uid=1001)
 ANSWERLESS = {"forget"}
 
 
@@ -32,6 +36,10 @@ class Handlers:
     def __init__(self) -> None:
         self.metrics = FilesystemMetrics()
         self.in_flight: set[trio.CancelScope] = set()
+        self.causes = Causes(trio.current_time)
+        self.waiting = Waiting(self.causes, self.in_flight.__len__)
+        self.held = Held(self.causes, lambda: self.elsewhere + len(self.held.owners))
+        self.elsewhere = 0
         self.of_systemd: set[int] = set()
         self.outage = Outage(Causes(trio.current_time))
         self.systemd = SystemdPatience(self.outage)
@@ -43,7 +51,7 @@ class Handlers:
         self.unsettled.clear()
 
     def opened(self, inode: Any, ctx: Any, code: int, answer: Any) -> Coroutine[Any, Any, None] | None:
-        assert ctx is OTHERS
+        assert ctx in (OTHERS, USER)
         self.told.append((inode, code, answer))
         if inode == "bug":
             raise ZeroDivisionError
@@ -189,3 +197,82 @@ async def test_each_open_is_told_before_it_is_answered_and_never_fails_for_that(
     assert handlers.told == [
         ("file", 0, "file"), (refused, errno.EACCES, None), ("slow", 0, "slow"), ("bug", 0, "bug")
     ]  # fmt: skip
+
+
+async def test_the_requests_of_one_user_that_wait_have_a_bound_and_others_wait_beside(
+    autojump_clock: MockClock,
+) -> None:
+    handlers: Any = Handlers()
+    outcomes: Counter[tuple[int, int]] = Counter()
+
+    async def ask(who: Any) -> None:
+        try:
+            await handlers.waits(5, who)
+        except pyfuse3.FUSEError as exc:
+            outcomes[who.uid, exc.errno] += 1
+        else:
+            outcomes[who.uid, 0] += 1
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for who, many in ((USER, 5000), (ANOTHER, 10), (OTHERS, 1500)):
+                for _ in range(many):
+                    nursery.start_soon(ask, who)
+            await trio.sleep(1)
+            assert list(handlers.causes.open()) == ["too many requests of uid 1000 wait"]
+        assert outcomes == {
+            (1000, 0): 1024, (1000, errno.EAGAIN): 3976, (1001, 0): 10, (0, 0): 1500
+        }  # fmt: skip
+        assert not handlers.causes.open()
+        outcomes.clear()
+
+
+async def test_the_requests_of_all_users_that_wait_leave_room_for_roots(autojump_clock: MockClock) -> None:
+    handlers: Any = Handlers()
+    async with trio.open_nursery() as nursery:
+        for number in range(3072):
+            nursery.start_soon(handlers.waits, 5, SimpleNamespace(pid=2, uid=1 + number % 4))
+        await trio.sleep(1)
+        with pytest.raises(pyfuse3.FUSEError) as told:
+            await handlers.waits(0, USER)
+        assert told.value.errno == errno.EAGAIN
+        assert await handlers.waits(0, OTHERS) == "late"
+        assert await handlers.at_once("what need not wait", USER)
+
+
+async def test_a_folder_that_is_read_counts_for_who_opened_it(autojump_clock: MockClock) -> None:
+    handlers: Any = Handlers()
+    handlers.held.opened(7, USER.uid)
+    async with trio.open_nursery() as nursery:
+        for _ in range(1024):
+            nursery.start_soon(handlers.reads, 7, 5)
+        await trio.sleep(1)
+        with pytest.raises(pyfuse3.FUSEError) as told:
+            await handlers.waits(0, USER)
+        assert told.value.errno == errno.EAGAIN
+
+
+async def test_what_one_user_holds_open_has_a_bound_and_so_has_what_all_users_hold(
+    autojump_clock: MockClock,
+) -> None:
+    handlers: Any = Handlers()
+    held = handlers.held
+    for fh in range(40_000):
+        with contextlib.suppress(pyfuse3.FUSEError):
+            held.admit(USER.uid)
+            held.opened(fh, USER.uid)
+    assert len(held.owners) == 1 << 15
+    with pytest.raises(pyfuse3.FUSEError) as told:
+        await handlers.open("file", 0, USER)
+    assert told.value.errno == errno.ENFILE
+    assert list(handlers.causes.open()) == ["too many files are open of uid 1000"]
+    held.admit(ANOTHER.uid)
+    held.closed(0)
+    held.admit(USER.uid)
+    handlers.elsewhere = 1 << 17
+    with pytest.raises(pyfuse3.FUSEError):
+        held.admit(ANOTHER.uid)
+    held.admit(OTHERS.uid)
+    for fh in range(1 << 15):
+        held.closed(fh)
+    assert not held.owners

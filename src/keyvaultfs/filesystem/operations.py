@@ -15,6 +15,7 @@ from keyvaultfs.files import units
 from keyvaultfs.files.tree import Directory
 from keyvaultfs.filesystem import control
 from keyvaultfs.filesystem.bound import BOUNDED_SECONDS
+from keyvaultfs.filesystem.crowds import Held, Waiting
 from keyvaultfs.filesystem.directory import OpenDirectory
 from keyvaultfs.filesystem.folders import Folders
 from keyvaultfs.filesystem.inodes.numbers import FIRST_HASHED
@@ -84,8 +85,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self._files = files
-        self._table = table
-        self._nodes = table.nodes
+        self._table, self._nodes = table, table.nodes
         self._resolver = resolver
         self._opener = opener
         self._announcements = announcements
@@ -96,9 +96,10 @@ class Operations(pyfuse3.Operations):
         self.timeout = timeout
         self._base_url = base_url
         self.unsettled, self.settle = table.handles.unsettled, table.handles.settle
-        self.opened = opens.opened
-        self._closed = opens.closed
+        self.opened, self._closed = opens.opened, opens.closed
         self.in_flight: set[trio.CancelScope] = set()
+        self.waiting = Waiting(causes, self.in_flight.__len__)
+        self.held = Held(causes, lambda: len(table.handles.by_number) + len(self._directories))
         self._directories: dict[int, OpenDirectory | SmallDirectory] = {}
         self._texts: dict[int, bytes] = {}
         self.of_systemd: set[int] = set()
@@ -153,8 +154,6 @@ class Operations(pyfuse3.Operations):
         opened = self._opener.open_now(node, ctx.pid)
         if opened is None:
             return self._open(node, ctx)
-        if ctx.pid == 1:
-            self.of_systemd.add(opened[0].fh)
         return pyfuse3.FileInfo(opened[0].fh, False, opened[1])
 
     @request
@@ -179,8 +178,10 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        self.held.admit(ctx.uid)
         fh = self._new_handle(inode)
         self._directories[fh] = await self._folders.open(inode)
+        self.held.opened(fh, ctx.uid)
         if ctx.pid == 1:
             self.of_systemd.add(fh)
         return fh
@@ -195,6 +196,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def releasedir(self, fh: FileHandleT) -> None:
         self.of_systemd.discard(fh)
+        self.held.closed(fh)
         directory = self._directories.pop(fh, None)
         if isinstance(directory, OpenDirectory):
             await directory.close()
@@ -231,8 +233,6 @@ class Operations(pyfuse3.Operations):
 
     async def _open(self, node: Node, ctx: RequestContext) -> pyfuse3.FileInfo:
         handle, keep_cache = await self._opener.open(node, self._patience(ctx), ctx.uid, ctx.pid)
-        if ctx.pid == 1:
-            self.of_systemd.add(handle.fh)
         # Direct I/O reads to the end of the bytes, whatever size the kernel goes by; memory that is mapped needs pages.
         return pyfuse3.FileInfo(fh=handle.fh, direct_io=handle.node.unsure, keep_cache=keep_cache)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pyfuse3 import FileHandleT, FileInfo, FlagT, InodeT, RequestContext
 
+    from keyvaultfs.filesystem.crowds import Held, Waiting
     from keyvaultfs.metrics import FilesystemMetrics
 
 P = ParamSpec("P")
@@ -84,6 +85,14 @@ class Served(Protocol):
         """Seconds that a request of the kernel may take."""
 
     @property
+    def waiting(self) -> Waiting:
+        """Whose they are."""
+
+    @property
+    def held(self) -> Held:
+        """Who has what open."""
+
+    @property
     def of_systemd(self) -> set[int]:
         """Handles that PID 1 has open."""
 
@@ -143,7 +152,7 @@ def request(
     Who asks is told by a last parameter ``ctx``, or by a first one ``fh``, of which `Served.of_systemd` knows.
     """
     name = fn.__name__
-    by_systemd = _by_systemd(fn)
+    asker = _asker(fn)
 
     @functools.wraps(fn)
     async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -153,7 +162,8 @@ def request(
                 self.settle()
             answer: Any = fn(self, *args, **kwargs)
             if type(answer) is CoroutineType:
-                answer = await _in_time(self, answer, hurried=by_systemd(self, args))
+                pid, uid = asker(self, args)
+                answer = await _in_time(self, answer, uid, hurried=pid == 1)
         except Exception as exc:  # noqa: BLE001 - any other than FUSEError would end the loop and lose the mount
             code = _failed(self, name, exc)
         else:
@@ -180,9 +190,12 @@ def open_request(
         try:
             if self.unsettled:
                 self.settle()
+            self.held.admit(ctx.uid)
             answer = fn(self, inode, flags, ctx)
             if type(answer) is CoroutineType:
-                answer = await _in_time(self, answer, hurried=ctx.pid == 1)
+                answer = await _in_time(self, answer, ctx.uid, hurried=ctx.pid == 1)
+            if ctx.uid or ctx.pid == 1:
+                _keep(self, answer.fh, ctx)
         except Exception as exc:  # noqa: BLE001 - see `request`
             code, answer = _failed(self, name, exc), None
         try:
@@ -210,6 +223,8 @@ def release_request(
         self.metrics.requests[name] += 1
         try:
             fn(self, fh)
+            if self.held.owners:
+                self.held.closed(fh)
             if self.unsettled:
                 self.settle()
         except Exception as exc:  # noqa: BLE001 - see `request`
@@ -219,6 +234,13 @@ def release_request(
     return handler
 
 
+def _keep(served: Served, fh: int, ctx: RequestContext) -> None:
+    """Remember who has a file open."""
+    served.held.opened(fh, ctx.uid)
+    if ctx.pid == 1:
+        served.of_systemd.add(fh)
+
+
 def _failed(served: Served, name: str, exc: Exception) -> int:
     """The errno of a request that failed; it is counted."""
     code = _code(name, exc)
@@ -226,8 +248,13 @@ def _failed(served: Served, name: str, exc: Exception) -> int:
     return code
 
 
-async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: bool) -> T:
+async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], uid: int, *, hurried: bool) -> T:
     """Wait for what PID 1 wants no longer than PID 1 may wait."""
+    try:
+        served.waiting.enter(uid)
+    except errors.Busy:
+        waiting.close()
+        raise
     seconds = min(served.systemd.seconds(), served.timeout) if hurried else served.timeout
     scope = trio.CancelScope(deadline=trio.current_time() + seconds)
     served.in_flight.add(scope)
@@ -239,6 +266,7 @@ async def _in_time(served: Served, waiting: Coroutine[Any, Any, T], *, hurried: 
         raise
     finally:
         served.in_flight.discard(scope)
+        served.waiting.leave(uid)
     if trio.current_time() < scope.deadline:
         raise errors.Unavailable("Unmounted")
     if hurried:
@@ -260,11 +288,11 @@ def _code(name: str, exc: Exception) -> int:
     return known or errno.EIO
 
 
-def _by_systemd(fn: Callable[..., object]) -> Callable[[Served, tuple[Any, ...]], bool]:
-    """How to tell from a handler's arguments whether PID 1 asks."""
+def _asker(fn: Callable[..., object]) -> Callable[[Served, tuple[Any, ...]], tuple[int, int]]:
+    """How to tell from a handler's arguments who asks: the process id, as far as it matters, and the user."""
     parameters = list(inspect.signature(fn).parameters)
     if parameters[-1] == "ctx":
-        return lambda _, args: bool(args[-1].pid == 1)
+        return lambda _, args: (args[-1].pid, args[-1].uid)
     if parameters[1] == "fh":
-        return lambda served, args: args[0] in served.of_systemd
-    return lambda *_: False
+        return lambda served, args: (int(args[0] in served.of_systemd), served.held.owners.get(args[0], 0))
+    return lambda *_: (0, 0)
