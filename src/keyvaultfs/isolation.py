@@ -52,6 +52,11 @@ _UNLIMITED = (
     resource.RLIMIT_DATA,
     resource.RLIMIT_NPROC,
 )
+_LEAST = (
+    (resource.RLIMIT_FSIZE, 1 << 28, "a limit on the size of files is in force (ulimit -f); raise it"),
+    (resource.RLIMIT_NOFILE, 64, "too few files may be open (ulimit -n); raise that limit"),
+)
+"""What is shared with a successor has a file's size; connections are files, and so is what is read of who asks."""
 
 
 def environment(*, azure: bool, developer: bool = False) -> dict[str, str]:
@@ -134,6 +139,14 @@ def lift_limits() -> None:
     for kind in _UNLIMITED:
         _raise(kind, resource.RLIM_INFINITY)
     _raise(resource.RLIMIT_NOFILE, _FILES)
+
+
+def too_narrow() -> str:
+    """Which limit leaves a mount no room though it was raised as far as we may; "" if none does."""
+    for kind, least, words in _LEAST:
+        if not _enough(resource.getrlimit(kind)[0], least):
+            return words
+    return ""
 
 
 def settle() -> None:

@@ -249,6 +249,34 @@ def test_limits_and_signals_of_the_caller_stop_nothing(command: tuple[str, ...],
     wait_until(lambda: mounts_below(mount.where) == [], "the unmount")
 
 
+@pytest.mark.parametrize(
+    ("kind", "most", "word"),
+    [
+        (resource.RLIMIT_FSIZE, 0, "ulimit -f"),
+        (resource.RLIMIT_FSIZE, 1000, "ulimit -f"),
+        (resource.RLIMIT_NOFILE, 14, "ulimit -n"),
+        (resource.RLIMIT_NOFILE, 20, "ulimit -n"),
+    ],
+)
+def test_a_limit_that_may_not_be_raised_is_a_sentence(
+    kind: int, most: int, word: str, vault: VaultProcess, tmp_path: Path
+) -> None:
+    """As in a container whose root lacks CAP_SYS_RESOURCE."""
+    command = ["setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_resource", *KEYVAULTFS, "mount"]
+    done = subprocess.run(
+        [*command, vault.url, tmp_path, "-o", vault.mount_options()],
+        env=environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(kind, (most, most)),
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert word in done.stderr
+    assert mounts_below(tmp_path) == []
+
+
 def test_a_proxys_password_is_in_no_command_line(started: Started, tmp_path: Path) -> None:
     file = tmp_path / "proxy"
     file.write_text("http://user:p%40ssw0rd@127.0.0.1:9\n")

@@ -102,7 +102,15 @@ def run(launch: Launch, begun: Start | None = None) -> int:
     Args:
         launch: what.
         begun: what has begun, if it has.
+
+    Raises:
+        UsageError: as `Start.run`; or a limit of who started us leaves no room.
     """
+    isolation.lift_limits()
+    if words := isolation.too_narrow():
+        from keyvaultfs.errors import UsageError
+
+        raise UsageError(words)
     if begun is not None and begun.foreground != launch.foreground:
         begun.abandon()
         begun = None
@@ -135,10 +143,7 @@ def _become(mountpoint: str, packed: bytes, answer: int | None, begun: Begun | N
         begun = None
     handed = spawn.high(os.memfd_create("keyvaultfs-launch", os.MFD_CLOEXEC))
     text = f"{begun.pid if begun else 0}\n".encode() + packed
-    if os.write(handed, text) != len(text):
-        from keyvaultfs.errors import UsageError
-
-        raise UsageError("a limit on the size of files is in force (ulimit -f); raise it")
+    os.write(handed, text)
     os.lseek(handed, 0, os.SEEK_SET)
     wanted = {LAUNCH_FD: handed, ANSWER_FD: answer}
     wanted |= {CHANNEL_FD: begun.channel if begun else None, LOG_FD: begun.log if begun else None}
