@@ -239,7 +239,7 @@ async def test_a_message_of_tls_itself_is_no_reason_to_leave_an_idle_connection(
                 assert isinstance(answer, Answer)
                 assert answer.body == b"{}\n"
             say(server, b"k\n")
-            (pool,) = transport._client._pools.pools()
+            (pool,) = transport._client._adapter.pools()
             idle = next(conn for conn in pool.pool.queue if conn is not None)
             await trio.lowlevel.wait_readable(idle.sock)
         transport.close()

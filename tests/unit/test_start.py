@@ -43,18 +43,15 @@ _OF_THE_NETWORK = (
     "cryptography",
 )
 
-_OF_NOBODY = ("requests", "charset_normalizer", "chardet", "http.cookiejar")
-
 
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
         (("keeper.__main__",), _OF_THE_KEEPER),
         (("worker.main", "worker.network", "settings.layout", "files.makers"), _OF_THE_NETWORK),
-        (("transport.client",), _OF_NOBODY),
     ],
 )
-def test_readers_wait_for_no_import_that_can_come_later_or_never(
+def test_readers_wait_for_no_import_that_can_come_later(
     modules: tuple[str, ...], without: tuple[str, ...]
 ) -> None:
     names = ", ".join(f"keyvaultfs.{module}" for module in modules)

@@ -10,7 +10,7 @@ import os
 import stat
 from importlib.util import find_spec
 
-_PACKAGES = ("email", "urllib3", "keyvaultfs.transport")
+_PACKAGES = ("email", "urllib3", "requests", "keyvaultfs.transport")
 
 
 def load_what_only_we_can_read() -> None:
