@@ -424,7 +424,13 @@ async def test_the_proxys_addresses_are_raced_as_well(names: dict[str, list[int]
 
 @pytest.mark.parametrize(
     ("user", "said"),
-    [("", b""), ("joe@", b"am9lOg=="), ("joe:a%3Ab%2F@", b"am9lOmE6Yi8="), ("j%C3%B6:x@", b"avY6eA==")],
+    [
+        ("", b""),
+        ("joe@", b"am9lOg=="),
+        ("joe:a%3Ab%2F@", b"am9lOmE6Yi8="),
+        ("j%C3%B6:x@", b"asO2Ong="),
+        ("j%F6:%D0%B6@", b"avY60LY="),
+    ],
 )
 async def test_a_proxy_is_told_who_asks_if_its_url_says_so(user: str, said: bytes) -> None:
     with Peer(peer.says(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) as proxy:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -66,6 +67,18 @@ class Adapter(HTTPAdapter):
         )
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def proxy_headers(self, proxy: Any) -> dict[str, str]:
+        """Called by requests: the headers of a CONNECT, which say who we are if the proxy's URL does.
+
+        The bytes that the URL names, as curl sends them. requests would leave out a user without a password, and can
+        send no letter that Latin-1 has not.
+        """
+        parts = urlsplit(proxy)
+        if not parts.username:
+            return {}
+        who = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
+        return {"Proxy-Authorization": f"Basic {b64encode(who).decode()}"}
 
     def pool(self, origin: str) -> Any:
         """urllib3's pool of an origin, such as ``https://host:8443``. A transport has one origin, or a few in tests."""
