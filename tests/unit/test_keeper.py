@@ -22,6 +22,7 @@ from keyvaultfs.keeper import announce
 from keyvaultfs.keeper.allowance import Allowance
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
+from keyvaultfs.keeper.inheritance import Inheritance, memory
 from keyvaultfs.keeper.mail import Mail
 from keyvaultfs.keeper.mountinfo import Mounted
 from keyvaultfs.keeper.notify import Notifier
@@ -709,7 +710,7 @@ def test_after_kills_for_lack_of_memory_a_start_waits_and_then_there_is_none() -
 
 
 def test_who_kills_workers_that_have_just_begun_takes_no_values_from_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five in a row, each before its first heartbeat; and then three that end by themselves."""
     workforce = object.__new__(Workforce)
@@ -718,9 +719,9 @@ def test_who_kills_workers_that_have_just_begun_takes_no_values_from_them(
     workforce.served = True
     workforce._sink = sink = FakeSink()  # type: ignore[assignment]
     workforce._memory = SimpleNamespace(struck=lambda: False)  # type: ignore[assignment]
-    values = tmp_path / "values"
-    values.write_bytes(b"x")
-    workforce._values = workforce._table = os.open(values, os.O_RDWR)
+    workforce._inheritance = left = Inheritance(0)
+    for fd in left.descriptors().values():
+        os.write(fd, b"x")
     monkeypatch.setattr(workforce, "_last_words_of", lambda _: "nothing")
     killed_by = [signal.SIGKILL] * 5 + [0] * 3
     for now, number in enumerate(killed_by):
@@ -730,8 +731,62 @@ def test_who_kills_workers_that_have_just_begun_takes_no_values_from_them(
             assert (act, one) == (Act.BURY, process)
             workforce.act(act, one, quiet=False)
         workforce._drop_what_may_kill()
-        assert values.stat().st_size == int(now < 7), now
-    os.close(workforce._values)
+        assert os.fstat(left.descriptors()[ipc.VALUES_FD]).st_size == int(now < 7), now
+        assert os.fstat(left.descriptors()[ipc.TABLE_FD]).st_size == 1
+    close(left)
     assert [text for text in sink.said if "begins without" in text] == [
         "3 workers could not serve: the next one begins without values"
     ]
+
+
+# --- what a worker leaves -------------------------------------------------------------------------------------------
+
+
+def close(left: Inheritance) -> None:
+    for fd in left.descriptors().values():
+        os.close(fd)
+
+
+def test_what_is_dropped_is_out_of_reach_of_whoever_still_has_it() -> None:
+    left = Inheritance(0)
+    number = ipc.TABLE_FD
+    theirs = os.dup(left.descriptors()[number])
+    os.write(theirs, b"x" * 100)
+    left.drop(number)
+    assert os.fstat(theirs).st_size == 0, "and its memory is free at once"
+    os.pwrite(theirs, b"again", 0)
+    assert os.fstat(left.descriptors()[number]).st_size == 0
+    left.drop(number, handed=True)
+    ours = os.fstat(left.descriptors()[number])
+    left.drop(number, handed=True)
+    assert os.fstat(left.descriptors()[number]).st_ino == ours.st_ino, "whoever was handed it keeps it"
+    os.close(theirs)
+    close(left)
+
+
+def test_what_is_left_has_a_bound() -> None:
+    left = Inheritance(1 << 30)
+    fds = left.descriptors()
+    sizes = {ipc.TABLE_FD: 100 << 20, ipc.VALUES_FD: 8 << 30, ipc.READERS_FD: 5 << 20}
+    for number, size in sizes.items():
+        os.ftruncate(fds[number], size)
+    assert left.drop_what_is_too_large(in_need=False, handed=False) == []
+    assert left.drop_what_is_too_large(in_need=True, handed=False) == ["table"]
+    for number in sizes:
+        os.ftruncate(fds[number], 1 << 45)
+    assert left.drop_what_is_too_large(in_need=False, handed=False) == ["table", "values", "readers"]
+    assert {os.fstat(fd).st_size for fd in fds.values()} == {0}
+    close(left)
+
+
+def test_nobody_can_seal_what_is_left_or_cut_what_the_keeper_has_mapped() -> None:
+    left, fixed = Inheritance(0), memory("test", 4096)
+    for fd in (*left.descriptors().values(), fixed):
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    for size in (0, 8192):
+        with pytest.raises(PermissionError):
+            os.ftruncate(fixed, size)
+    os.pwrite(fixed, b"x", 100)
+    os.close(fixed)
+    close(left)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import random
+import struct
 import time
 from typing import TYPE_CHECKING
 
@@ -113,6 +117,50 @@ def test_another_layout_is_not_read(fd: int, caplog: pytest.LogCaptureFixture) -
         "forgotten": 0,
     }
     assert "another version" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 4096, 1 << 40])
+def test_what_has_another_size_is_not_read(size: int, fd: int) -> None:
+    Readers(fd, Asker, lambda _: True).opened("pw", OLD, MAIL, 1)
+    whole = os.fstat(fd).st_size
+    os.ftruncate(fd, size)
+    readers = Readers(fd, Asker, lambda _: True)
+    assert readers.snapshot(current(OLD), lambda _: None)["files"] == []
+    readers.opened("pw", OLD, MAIL, 1)
+    assert os.fstat(fd).st_size == whole
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        struct.pack("<Q", (1 << 64) - 1) + struct.pack("<dd", 1, 1),
+        struct.pack("<Qdd", 1, math.nan, 1),
+        struct.pack("<Qdd", 1, 1, math.inf),
+    ],
+    ids=["opens", "nan", "inf"],
+)
+def test_a_record_that_nothing_could_be_added_to_is_not_read(odd: bytes, fd: int) -> None:
+    Readers(fd, Asker, lambda _: True).opened("pw", OLD, MAIL, 1)
+    at = os.pread(fd, 1 << 16, 0).index(struct.pack("<Qdd", 1, 0, 0)[:8], 16)
+    os.pwrite(fd, odd, at)
+    readers = Readers(fd, Asker, lambda _: True)
+    for number in range(2, 5):
+        readers.opened("pw", OLD, MAIL, number)
+    readers.flush()
+    (row,) = readers.snapshot(current(OLD), lambda _: None)["files"]
+    assert [one["opens"] for one in row["readers"]] == [3]
+
+
+def test_any_records_of_a_worker_that_was_taken_over_are_lived_with(fd: int) -> None:
+    rng = random.Random(1)
+    Readers(fd, Asker, lambda _: True).opened("pw", OLD, MAIL, 1)
+    whole = os.fstat(fd).st_size
+    os.pwrite(fd, rng.randbytes(whole - 16), 16)
+    readers = Readers(fd, Asker, lambda _: False)
+    for number in range(5000):
+        readers.opened(f"file-{number}", OLD, WEB, number)
+    readers.flush()
+    json.dumps(readers.snapshot(current(OLD), lambda _: None), allow_nan=False)
 
 
 def test_the_last_4096_are_remembered(fd: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -28,6 +29,7 @@ _SLOT = struct.Struct("<BBxxII4xQdd4H8Q 640s")
 _HANDLES = 8
 _MOST_HANDLES = 1 << 16
 """Open files whose readers are remembered."""
+_MOST_OPENS = 1 << 62
 _LONGEST = (300, 64, 255, 20)
 
 
@@ -224,10 +226,10 @@ class Readers:
 
     def _load(self, fd: int) -> None:
         size = _HEAD.size + MOST * _SLOT.size
-        if os.fstat(fd).st_size < _HEAD.size:
-            os.ftruncate(fd, size)
-        elif _HEAD.unpack(os.pread(fd, _HEAD.size, 0)) != (_MAGIC, _LAYOUT, MOST):
-            LOG.warning("who reads what is not known from before: it was written by another version")
+        there = os.fstat(fd).st_size
+        if there != size or _HEAD.unpack(os.pread(fd, _HEAD.size, 0)) != (_MAGIC, _LAYOUT, MOST):
+            if there:
+                LOG.warning("who reads what is not known from before: it was written by another version")
             os.ftruncate(fd, 0)
             os.ftruncate(fd, size)
         self._map = mmap.mmap(fd, size)
@@ -235,8 +237,11 @@ class Readers:
         found = []
         for slot in _written(fd, size):
             start = _HEAD.size + slot * _SLOT.size
-            if self._map[start]:
-                found.append(self._read(slot, self._map[start : start + _SLOT.size]))
+            if (
+                self._map[start]
+                and (one := self._read(slot, self._map[start : start + _SLOT.size])) is not None
+            ):
+                found.append(one)
         taken = {reader.slot for reader, _ in found}
         self._free = [slot for slot in self._free if slot not in taken]
         for reader, handles in sorted(found, key=lambda one: one[0].last):
@@ -249,8 +254,11 @@ class Readers:
             self._known[key] = reader
             self.by_handle |= {handle: reader for handle in handles if self._is_open(handle)}
 
-    def _read(self, slot: int, record: bytes) -> tuple[Reader, list[int]]:
+    def _read(self, slot: int, record: bytes) -> tuple[Reader, list[int]] | None:
+        """A record; None for one that nothing could be added to, which no worker of ours has written."""
         _, count, uid, pid, opens, first, last, *rest = _SLOT.unpack(record)
+        if count > _HANDLES or opens > _MOST_OPENS or not (math.isfinite(first) and math.isfinite(last)):
+            return None
         lengths, handles, text = rest[:4], rest[4 : 4 + count], rest[-1]
         texts, at = [], 0
         for length in lengths:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc, tallies
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.keeper.inheritance import memory
 from keyvaultfs.keeper.recorder import Recorder
 from keyvaultfs.keeper.spawn import high
 from keyvaultfs.tallies import Tallies
@@ -99,8 +100,7 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.tallies = high(os.memfd_create("keyvaultfs-audit", os.MFD_CLOEXEC))
-        os.ftruncate(self.tallies, tallies.BYTES)
+        self.tallies = memory("audit", tallies.BYTES)
         self._counts = Tallies(self.tallies)
         # The kernel writes a record into a pipe whole or not at all (PIPE_BUF), in half the time that a socket takes.
         self._inner, self.records = (high(end) for end in os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))

@@ -112,6 +112,7 @@ class Keeper:
                 self.launch,
                 self.device,
                 renames=made.writable,
+                max_cache=self.settings.max_cache,
                 audit=self.audit,
                 sink=self.sink,
                 notifier=self.notifier,

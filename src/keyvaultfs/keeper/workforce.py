@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
 from keyvaultfs.errors import KeyVaultFSError
+from keyvaultfs.keeper.inheritance import Inheritance
 from keyvaultfs.keeper.memory import OutOfMemory
 from keyvaultfs.keeper.process import WorkerProcess
-from keyvaultfs.keeper.spawn import high, spawn
+from keyvaultfs.keeper.spawn import spawn
 from keyvaultfs.keeper.succession import Act, Succession
 from keyvaultfs.keeper.supervisor import Step, Supervisor
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from keyvaultfs.keeper.spawn import Begun
 
 _INIT_SECONDS = 5.0
-_DROP_VALUES_AT, _DROP_TABLE_AT = 3, 4
+_DROPPED = {3: ("values", (ipc.VALUES_FD, ipc.READERS_FD)), 4: ("inodes", (ipc.TABLE_FD,))}
+"""What the next worker begins without, by how many before it could not serve."""
+
 _STOP_SECONDS = 1.0
 _ERR, _WARNING, _INFO = 3, 4, 6
 
@@ -39,6 +42,7 @@ class Workforce:
         launch: what each of them is told to mount.
         device: the FUSE device, from which the kernel's INIT is still to be read.
         renames: whether announcements can be made by rename(2).
+        max_cache: bytes that a worker's cached values may take.
         audit: where records of opens go.
         sink: takes log lines.
         notifier: speaks to systemd.
@@ -56,6 +60,7 @@ class Workforce:
         device: int,
         *,
         renames: bool,
+        max_cache: int,
         audit: AuditTarget,
         sink: Sink,
         notifier: Notifier,
@@ -80,9 +85,7 @@ class Workforce:
         self._started = 0
         self._lean = 0
         self._last_words = "it could not be started"
-        self._table = high(os.memfd_create("keyvaultfs-table", os.MFD_CLOEXEC))
-        self._values = high(os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC))
-        self._readers = high(os.memfd_create("keyvaultfs-readers", os.MFD_CLOEXEC))
+        self._inheritance = Inheritance(max_cache)
         self._init = _read_init(device)
 
     def init_answered(self, answer: str) -> None:
@@ -137,7 +140,8 @@ class Workforce:
 
     def _start(self) -> None:
         self._started += 1
-        more = {ipc.READERS_FD: self._readers, **self._audit.descriptors()}
+        audit = self._audit.descriptors()
+        handed = {ipc.DEVICE_FD: self._device, **self._inheritance.descriptors(), **audit}
         charge = ipc.Charge(
             launch=self._launch,
             init=self._init.hex(),
@@ -147,19 +151,18 @@ class Workforce:
             renames=self._renames,
             workers=self._started,
             lean=self._lean,
-            descriptors=tuple(more),
+            descriptors=(ipc.READERS_FD, *audit),
         )
         now = time.monotonic()
         self._memory.note()
         try:
-            process = self._process(charge, more)
+            process = self._process(charge, handed)
         except OSError:
             self.supervisor.not_started(now)
             raise
         self.succession.began(process, now)
 
-    def _process(self, charge: ipc.Charge, more: Mapping[int, int]) -> WorkerProcess:
-        handed = {ipc.DEVICE_FD: self._device, ipc.TABLE_FD: self._table, ipc.VALUES_FD: self._values, **more}
+    def _process(self, charge: ipc.Charge, handed: Mapping[int, int]) -> WorkerProcess:
         begun, self._begun = self._begun, None
         if begun is not None:
             return WorkerProcess(begun, charge, handed)
@@ -170,19 +173,24 @@ class Workforce:
 
         Values first, which are fetched again; then the table, without which the kernel's inodes are stale.
         """
-        left = {_DROP_VALUES_AT: ("values", self._values), _DROP_TABLE_AT: ("inodes", self._table)}
         times = self.supervisor.unserved
-        if self.served and times in left:
-            name, fd = left[times]
+        if self.served and times in _DROPPED:
+            name, numbers = _DROPPED[times]
+            self._inheritance.drop(*numbers)
             self._sink.say(_ERR, f"{times} workers could not serve: the next one begins without {name}")
-            os.ftruncate(fd, 0)
 
     def _bury(self, process: WorkerProcess, *, quiet: bool) -> None:
         life = self.succession.life(process)
         words = self._last_words_of(process)
-        if self._memory.struck():
+        struck = self._memory.struck()
+        has_it = self.succession.successor is not None
+        for name in self._inheritance.drop_what_is_too_large(in_need=struck, handed=has_it):
+            self._sink.say(
+                _ERR, f"worker {process.pid} left too much: the next one begins without its {name}"
+            )
+        if struck:
             # What is cached lies in memory of this control group too, and the next worker keeps less of it.
-            os.ftruncate(self._values, 0)
+            self._inheritance.drop(ipc.VALUES_FD, handed=has_it)
             self._lean = self.supervisor.out_of_memory(time.monotonic())
             words = "the kernel killed it for lack of memory: cached values are dropped, and fewer are kept"
         elif process.killed_by == signal.SIGKILL and life is not None and life.killed is None:

@@ -47,9 +47,13 @@ class Slots:
         """by digest: paths that are too long for the records that they belong to"""
         self._free: list[int] = []
         layout = records.layout(os.pread(fd, records.HEAD.size, 0))
-        if not layout:
-            os.ftruncate(fd, _GROW * _SLOT)
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        size = os.fstat(fd).st_size
+        whole = (
+            max(_GROW, -(-size // _SLOT)) * _SLOT
+        )  # whatever a predecessor has left: only whole slots can be used
+        if whole != size:
+            os.ftruncate(fd, whole)
+        self._map = mmap.mmap(fd, whole)
         if layout != records.LAYOUT:
             if layout:
                 self._clear_first_slot()
