@@ -33,10 +33,20 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def with_siblings(pid: int) -> list[int]:
+    """A process and all other children of its parent, as a worker and what else its keeper has started."""
+    parent = (
+        Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1]
+    )
+    threads = Path(f"/proc/{parent}/task").iterdir()
+    return [int(child) for one in threads for child in (one / "children").read_text(encoding="ascii").split()]
+
+
 def pin(pid: int, processors: set[int]) -> None:
-    """Let all threads that a process has now run on these processors alone; 0 is the caller."""
-    for thread in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), processors)
+    """Let all threads that a process has now run on these processors alone; 0 is the caller; none is no mistake."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), processors)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ _ROWS = (
         " privatelink.vaultcore.azure.net to this machine's network",
     ),
     Cause("SecretNotFound", _FAIL, "there is no secret of that name", "az keyvault secret list --vault-name {vault}"
-          " --query '[].name'"),
+          " --query '[].name'    # if it was deleted: az keyvault secret recover --vault-name {vault} --name {name}"),
     # Tokens that the vault does not take.
     Cause("Unauthorized", _FAIL, "the vault rejects the identity's new token too", "az keyvault show --name {vault}"
           " --query properties.tenantId    # must be the identity's tenant, {tid}"),
@@ -159,10 +159,15 @@ _ROWS = (
     Cause(
         "Identity-invalid_request",
         _FAIL,
-        "the machine has no such managed identity, or several: assign one, or name it with client_id=",
+        "the machine has no such managed identity: assign one, or name another with client_id=",
         "az vm identity assign --name {machine} --resource-group {resource_group}"
         "    # or one of: az vm identity show --name {machine} --resource-group {resource_group}",
     ),
+    Cause("Identity-SeveralIdentities", _FAIL, "the machine has several managed identities: name one with client_id=",
+          "az vm identity show --name {machine} --resource-group {resource_group} --query userAssignedIdentities"
+          "    # and: keyvaultfs check {vault} -o client_id={client_id}"),
+    Cause("Identity-Library-", _FAIL, "the library azure-identity finds no credential that works here",
+          "az login    # or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET; or leave auth= out"),
     Cause("Identity-invalid_resource", _FAIL, "the option resource= names what the identity's tenant does not know",
           "keyvaultfs check {vault} -o resource=https://vault.azure.net"),
     Cause("Identity-400", _FAIL, "the identity endpoint refused the request", "keyvaultfs check {vault}"),
@@ -193,6 +198,7 @@ _ROWS = (
           " let the worker's user through"),
     Cause("EndpointRefused", _FAIL, "nothing listens at the token endpoint: is this an Azure machine?",
           "curl --noproxy '*' --header Metadata:true {imds}/metadata/instance?api-version=2021-02-01"),
+    Cause("EndpointNoName", _FAIL, "the name in imds_endpoint= cannot be looked up", "getent ahosts {endpoint}"),
     # The way to the vault, step by step.
     Cause("NoSuchName", _FAIL, "DNS knows no such name: a typo, or a private DNS zone that is not linked",
           "az keyvault list --query '[].properties.vaultUri'    # or link privatelink.vaultcore.azure.net:"

@@ -94,6 +94,26 @@ SITUATIONS = {
         lambda vault: vault.turn(identities=["1b4e28ba-2fa1-4d2b-8f0a-000000000001"]),
         options="client_id=1b4e28ba-2fa1-4d2b-8f0a-000000000002",
     ),
+    "several identities, none of which is named": Situation(
+        "identity",
+        "Identity-SeveralIdentities",
+        "-o client_id=",
+        lambda vault: vault.turn(
+            identities=["1b4e28ba-2fa1-4d2b-8f0a-000000000001", "1b4e28ba-2fa1-4d2b-8f0a-000000000002"]
+        ),
+    ),
+    "a token endpoint that is asked too often": Situation(
+        "identity", "Identity-429", "ss --tcp", lambda vault: vault.fault(which="imds", status=429)
+    ),
+    "a token endpoint that is being updated": Situation(
+        "identity", "Identity-410", "70 seconds", lambda vault: vault.fault(which="imds", status=410)
+    ),
+    "a token endpoint whose name nobody knows": Situation(
+        "identity",
+        "EndpointNoName",
+        "getent ahosts no.such.invalid",
+        options="imds_endpoint=http://no.such.invalid",
+    ),
     "nobody at the token endpoint": Situation(
         "identity", "EndpointRefused", "curl --noproxy", options="imds_endpoint=http://127.0.0.1:1"
     ),
@@ -139,6 +159,27 @@ SITUATIONS = {
     ),
     "a secret that does not exist": Situation(
         "permissions", "SecretNotFound", "az keyvault secret list", words=["nosuch"]
+    ),
+    "a secret that was deleted": Situation(
+        "permissions",
+        "SecretNotFound",
+        "az keyvault secret recover --vault-name VAULT --name pw",
+        lambda vault: vault.delete("pw"),
+        words=["pw"],
+    ),
+    "a vault that is out of order, and no secret is named": Situation(
+        "permissions",
+        "Answer-503",
+        "status.azure.com",
+        lambda vault: vault.fault(op=["list", "get"], status=503),
+        options="timeout=1",
+    ),
+    "a vault that is asked too often": Situation(
+        "permissions",
+        "Answer-429",
+        "az monitor metrics list",
+        lambda vault: vault.fault(op=["list", "get"], status=429),
+        options="timeout=1",
     ),
     "a secret that is disabled": Situation(
         "permissions",

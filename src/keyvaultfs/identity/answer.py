@@ -36,8 +36,10 @@ def token(answer: Answer, wall: Callable[[], float]) -> AccessToken:
     if answer.status == 200:
         return _token(answer, wall)
     if answer.status == 400:
-        code = _word(fields(answer.body).get("error"))
-        raise Declined(f"Identity-{code or '400'}")
+        said = fields(answer.body)
+        if "multiple user assigned identities" in str(said.get("error_description")).lower():
+            raise Declined("Identity-SeveralIdentities")
+        raise Declined(f"Identity-{_word(said.get('error')) or '400'}")
     if answer.status in {404, 410, 429} or answer.status >= 500:
         wish = retry.retry_after(answer.headers, wall())
         raise Unavailable(f"Identity-{answer.status}", retry_after=wish)

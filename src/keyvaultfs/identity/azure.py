@@ -56,7 +56,7 @@ class AzureIdentitySource:
             token = self._credential.get_token(self._scope)
         except Exception as exc:  # noqa: BLE001 - of many libraries; their texts may quote what they were sent
             raise Unavailable(
-                f"Identity-{type(exc).__name__}", "azure-identity found no credential that works here"
+                f"Identity-Library-{type(exc).__name__}", "azure-identity found no credential that works here"
             ) from None
         life = float(token.expires_on) - self._wall()
         if not math.isfinite(life) or life <= 0:

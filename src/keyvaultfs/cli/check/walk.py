@@ -41,8 +41,8 @@ _DEAD_ENDS = {
         "Prohibited": "EndpointProhibited",
         "Refused": "EndpointRefused",
         "Silent": "TokenTimeout",
-        "NoSuchName": "EndpointRefused",
-        "NameServerSilent": "TokenTimeout",
+        "NoSuchName": "EndpointNoName",
+        "NameServerSilent": "EndpointNoName",
     },
     "vault": {
         "Prohibited": "VaultProhibited",
@@ -101,7 +101,7 @@ class Walk:
                 token = await self.chain.token.source.fetch()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
             code = exc if isinstance(exc, KeyVaultFSError) else KeyVaultFSError("TokenTimeout")
-            self.report.failed(IDENTITY, "token", code)
+            self.report.failed(IDENTITY, "token", code, as_bad=Severity.FAIL)
             return None
         took = 1000 * (trio.current_time() - begin)
         self.report.ok(IDENTITY, "token", f"{kind.phrase} gave one in {took:.0f} ms, good for {_life(token)}")
@@ -184,7 +184,7 @@ class Walk:
             with trio.fail_after(self._seconds):
                 reached = await self.chain.client.reach()
         except (KeyVaultFSError, trio.TooSlowError) as exc:
-            self.report.failed(VAULT, "challenge", exc)
+            self.report.failed(VAULT, "challenge", exc, as_bad=Severity.FAIL)
             return False
         own = "" if token is None else claims.of(token).tid
         if own and reached.tenant and own.lower() != reached.tenant.lower():
@@ -223,9 +223,11 @@ class Walk:
                             break
         except Refused as exc:
             # Files that are named can be read all the same, and whoever gave no such permission may have meant it.
-            self.report.failed(PERMISSIONS, "list", exc, as_bad=Severity.WARN if self.names else None)
+            self.report.failed(
+                PERMISSIONS, "list", exc, as_bad=Severity.WARN if self.names else Severity.FAIL
+            )
         except (KeyVaultFSError, trio.TooSlowError) as exc:
-            self.report.failed(PERMISSIONS, "list", exc)
+            self.report.failed(PERMISSIONS, "list", exc, as_bad=Severity.FAIL)
         else:
             shown = (
                 "the vault is empty"
