@@ -13,11 +13,15 @@ from keyvaultfs.worker import confinement
 from tests.support.mount import environment
 
 PRELUDE = """
-import ctypes, os, platform, resource, signal, socket, subprocess, threading
+import ctypes, fcntl, os, platform, resource, signal, socket, struct, subprocess, threading
 from keyvaultfs import isolation
 from keyvaultfs.worker import confinement
 libc = ctypes.CDLL(None, use_errno=True)
-TGKILL = 234 if platform.machine() == "x86_64" else 131
+TGKILL, CLONE = (234, 56) if platform.machine() == "x86_64" else (131, 220)
+PAIR = []
+def signalled():
+    PAIR[:] = socket.socketpair()
+    return PAIR[0]
 def refused(call):
     try:
         call()
@@ -53,6 +57,14 @@ def holds(code: str) -> None:
         "assert refused(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU))",
         "assert refused(lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 1))",
         "assert refused(lambda: os.sched_setaffinity(os.getppid(), {0}))",
+        "assert refused(os.fork)",
+        "assert platform.machine() != 'x86_64' or denied(57) and denied(58), 'fork, vfork'",
+        "flags = CLONE_PARENT = 0x8000\nassert denied(CLONE, flags | 17, None, None, None, None), 'clone'",
+        "assert refused(lambda: fcntl.fcntl(signalled(), fcntl.F_SETOWN, os.getppid()))",
+        "assert refused(lambda: fcntl.fcntl(signalled(), 15, struct.pack('ii', 1, os.getppid()))), 'F_SETOWN_EX'",
+        "assert refused(lambda: fcntl.fcntl(signalled(), fcntl.F_SETSIG, 9))",
+        "assert refused(lambda: fcntl.ioctl(signalled(), 0x8901, struct.pack('i', os.getppid()))), 'FIOSETOWN'",
+        "assert refused(lambda: fcntl.ioctl(signalled(), 0x8902, struct.pack('i', os.getppid()))), 'SIOCSPGRP'",
     ],
 )
 def test_a_filtered_process_is_refused(code: str) -> None:
@@ -69,6 +81,8 @@ def test_a_filtered_process_does_what_a_worker_does() -> None:
         "socket.socketpair()[0].close()\n"
         "assert os.listdir('/proc/self/task')\n"
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)\n"
+        "pair = socket.socketpair(); pair[0].settimeout(1); os.set_blocking(pair[1].fileno(), False)\n"
+        "assert fcntl.fcntl(pair[0], fcntl.F_GETFL) and not os.isatty(0)\n"
         "signal.signal(signal.SIGABRT, lambda *_: done.append(2))\n"
         "signal.raise_signal(signal.SIGABRT)\n"
         "assert done == [1, 2]\n"
@@ -192,3 +206,19 @@ def test_check_may_run_programs_where_its_mount_may(auth: str, works: bool) -> N
     )
     ran = "subprocess.run(['/bin/true']).returncode == 0"
     holds(become + (f"assert {ran}" if works else f"assert refused(lambda: {ran})"))
+
+
+def test_no_signal_reaches_who_started_a_filtered_process_by_way_of_a_file() -> None:
+    """Not even from a program that has closed itself in so: the signal is sent by the kernel, when there is data."""
+    holds(
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        + "".join(f"    {line}\n" for line in CONFINED.splitlines())
+        + "    ours, theirs = socket.socketpair()\n"
+        "    parent, names = os.getppid(), ('F_SETSIG', 'F_SETOWN', 'F_SETFL')\n"
+        "    for name, value in zip(names, (signal.SIGKILL, parent, os.O_ASYNC)):\n"
+        "        refused(lambda: fcntl.fcntl(ours, getattr(fcntl, name), value))\n"
+        "    theirs.send(b'x')\n"
+        "    os._exit(0)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+    )

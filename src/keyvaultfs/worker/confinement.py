@@ -1,9 +1,9 @@
 """What the worker can no longer ask of the kernel: seccomp(2) and Landlock, by ctypes; a few hundred microseconds.
 
-Both are for the day on which somebody takes the worker over. It then can write no file, run no program, look into no
-other process, and reaches none of the system calls by which kernels are mostly broken: namespaces, mounts, BPF,
-io_uring, userfaultfd, performance counters, keyrings. A kernel that lacks one of them, or an architecture whose numbers
-are not listed, goes without; ``status`` says what is in force.
+Both are for the day on which somebody takes the worker over. It then can write no file, run no program, leave no child
+behind, look into no other process and signal none, and reaches none of the system calls by which kernels are mostly
+broken: namespaces, mounts, BPF, io_uring, userfaultfd, performance counters, keyrings. A kernel that lacks one of them,
+or an architecture whose numbers are not listed, goes without; ``status`` says what is in force.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 # linux/seccomp.h: struct seccomp_data is nr, arch, instruction pointer, six arguments of 64 bits.
-_NR, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+_NR, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 # linux/filter.h: load a word, jump if equal, if at least, if any bit is set; return.
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _X32 = 0x40000000
@@ -30,8 +30,22 @@ _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _PROGRAMS = {"x86_64": (59, 322), "aarch64": (221, 281)}
 """execve, execveat."""
 
+_CLONE_THREAD = 0x00010000
+"""Where no programs are run nothing else is made: a child would live on, with the FUSE device, when its parent is
+killed, and the kernel would give it requests that a successor should have."""
+
 _CLONES = {"x86_64": (56, 435), "aarch64": (220, 435)}
 """clone, and clone3, whose flags a filter cannot see: with ENOSYS for it the C library uses the other one."""
+
+_FORKS: dict[str, tuple[int, ...]] = {"x86_64": (57, 58), "aarch64": ()}
+"""fork, vfork."""
+
+_OWNERS = {
+    "x86_64": ((72, (8, 10, 15)), (16, (0x8901, 0x8902))),
+    "aarch64": ((25, (8, 10, 15)), (29, (0x8901, 0x8902))),
+}
+"""fcntl with F_SETOWN, F_SETSIG, F_SETOWN_EX; ioctl with FIOSETOWN, SIOCSPGRP. By these the kernel sends any signal to
+any process of the same user, when there is something to read."""
 
 _OTHERS = {
     "x86_64": (62, 129, 200, 297, 424, 141, 142, 144, 203, 314, 251, 256, 279),
@@ -44,8 +58,8 @@ migrate_pages, move_pages. Not forbidden where programs are run, which have to b
 _ITSELF = {"x86_64": (234, 302), "aarch64": (131, 261)}
 """tgkill, by which abort(3) ends its own process, and prlimit64: allowed if the first argument is that, or 0."""
 
-_SAME = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 447)
-"""io_uring_*, open_tree, move_mount, fs*, pidfd_getfd, process_madvise, mount_setattr, memfd_secret."""
+_SAME = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 447, 467)
+"""io_uring_*, open_tree, move_mount, fs*, pidfd_getfd, process_madvise, mount_setattr, memfd_secret, open_tree_attr."""
 
 _FORBIDDEN = {
     # ptrace, process_vm_*, mount, umount2, pivot_root, chroot, unshare, setns, *key*, bpf, userfaultfd,
@@ -141,7 +155,7 @@ def filter_calls(*, programs: bool) -> bool:
 def _code(machine: str, *, programs: bool) -> bytes | None:
     """The filter, None for an architecture that is not listed.
 
-    It looks at nothing but the number of a call and the architecture, except for three rare calls. So the kernel
+    It looks at nothing but the number of a call and the architecture, except for a few rare calls. So the kernel
     (since 5.11) knows which calls are always allowed and runs it for none of them, whatever its length.
     """
     arch = _ARCHES.get(machine)
@@ -150,7 +164,7 @@ def _code(machine: str, *, programs: bool) -> bytes | None:
     clone, clone3 = _CLONES[machine]
     denied = [*_FORBIDDEN[machine], *_SAME]
     if not programs:
-        denied += [*_PROGRAMS[machine], *_OTHERS[machine]]
+        denied += [*_PROGRAMS[machine], *_FORKS[machine], *_OTHERS[machine]]
     deny, missing = _op(_RETURN, _ERRNO | errno.EPERM), _op(_RETURN, _ERRNO | errno.ENOSYS)
     code = [
         _op(_LOAD, _ARCH),
@@ -165,8 +179,15 @@ def _code(machine: str, *, programs: bool) -> bytes | None:
     for number in () if programs else _ITSELF[machine]:
         code += [_op(_EQUAL, number, 0, 5), _op(_LOAD, _FIRST_ARGUMENT), _op(_EQUAL, os.getpid(), 2, 0)]
         code += [_op(_EQUAL, 0, 1, 0), deny, _op(_RETURN, _ALLOW)]
+    for number, commands in () if programs else _OWNERS[machine]:
+        code += [_op(_EQUAL, number, 0, 2 * len(commands) + 2), _op(_LOAD, _SECOND_ARGUMENT)]
+        for command in commands:
+            code += [_op(_EQUAL, command, 0, 1), deny]
+        code += [_op(_RETURN, _ALLOW)]
     code += [_op(_EQUAL, clone3, 0, 1), missing]
-    code += [_op(_EQUAL, clone, 0, 3), _op(_LOAD, _FIRST_ARGUMENT), _op(_ANY_BIT, _CLONE_NEW, 0, 1), deny]
+    wanted = [] if programs else [_op(_ANY_BIT, _CLONE_THREAD, 1, 0), deny]
+    code += [_op(_EQUAL, clone, 0, 3 + len(wanted)), _op(_LOAD, _FIRST_ARGUMENT)]
+    code += [_op(_ANY_BIT, _CLONE_NEW, 0, 1), deny, *wanted]
     return b"".join([*code, _op(_RETURN, _ALLOW)])
 
 
