@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 STATE = "/run/keyvaultfs/imds-fence"
 _TRUST_SECONDS = 120.0
@@ -28,8 +28,7 @@ class Fence(Enum):
     """set up, and not in force, or not looked after: every user may be able to ask"""
 
 
-@dataclass(frozen=True, slots=True)
-class FenceState:
+class FenceState(NamedTuple):
     """What the last check found.
 
     Attributes:

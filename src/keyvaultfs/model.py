@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +74,7 @@ class SecretValue:
         return self._raw
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(NamedTuple):
     """What is known of a secret besides its value. Times are whole Unix seconds (PROTOCOL §4)."""
 
     enabled: bool = True
@@ -84,12 +83,11 @@ class Properties:
     expires: int | None = None
     not_before: int | None = None
     content_type: str | None = None
-    tags: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
+    tags: Mapping[str, str] = NO_TAGS
     managed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """One version of a secret, with its value; `answered` is the vault's clock, Unix seconds, if it told."""
 
     name: SecretName
@@ -99,16 +97,14 @@ class Secret:
     answered: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListItem:
+class ListItem(NamedTuple):
     """A line of the vault's listing: attributes of the current version, which it does not name."""
 
     name: SecretName
     properties: Properties
 
 
-@dataclass(frozen=True, slots=True)
-class VersionItem:
+class VersionItem(NamedTuple):
     """A line of a secret's list of versions, which has no order in time."""
 
     version: Version

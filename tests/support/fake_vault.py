@@ -31,7 +31,7 @@ class Stored:
 
     def of(self, version: Version) -> Properties:
         """The properties of a version: its own date, and otherwise the current one's."""
-        return replace(self.properties, created=self.created.get(version))
+        return self.properties._replace(created=self.created.get(version))
 
 
 @dataclass
@@ -81,7 +81,7 @@ class FakeVault:
     def patch(self, name: str, **changes: object) -> None:
         """Change attributes without a new version."""
         stored = self.secrets[name.lower()]
-        stored.properties = replace(stored.properties, updated=self.wall(), **changes)  # type: ignore[arg-type]
+        stored.properties = stored.properties._replace(updated=self.wall(), **changes)  # type: ignore[arg-type]
         if "enabled" in changes:
             value = stored.values[stored.version] if changes["enabled"] else None
             self.history.append((trio.current_time(), name.lower(), value))

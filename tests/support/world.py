@@ -84,7 +84,7 @@ async def world(
     vault: FakeVault | None = None, store: ValueStore | None = None, **kwargs: Any
 ) -> AsyncGenerator[World]:
     vault = FakeVault() if vault is None else vault
-    limit_names = set(Limits.__dataclass_fields__)
+    limit_names = set(Limits._fields)
     limits = Limits(**{key: value for key, value in kwargs.items() if key in limit_names})
     others = {key: value for key, value in kwargs.items() if key not in limit_names}
     held: set[tuple[SecretName, Version]] = set()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import random
@@ -21,8 +20,7 @@ FAILURE_SECONDS = 1.0
 _RACY_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What is promised. Times in seconds, `max_cache` in bytes."""
 
     ttl: float = 300.0

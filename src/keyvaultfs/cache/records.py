@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.cache.freshness import Limits, Verdict, ends, judge
 
@@ -31,8 +31,7 @@ class Entry:
     stale: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rotated:
+class Rotated(NamedTuple):
     """A name no longer stands for `old`.
 
     `new` is UNREADABLE when the vault refuses its value, and None when there is no such name or nobody has asked.

@@ -7,8 +7,7 @@ the walk finds each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.content.certificate import PARTS
 from keyvaultfs.content.field import parse
@@ -50,8 +49,7 @@ class Mistake(ValueError):
         self.line = line
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A call of one of our functions in a template.
 
     Args:

@@ -6,8 +6,7 @@ A template reaches the secrets that it names, as literals, and nothing else: `la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.content import certificate, field, libraries
 from keyvaultfs.content.formats import text_of
@@ -25,8 +24,7 @@ MAX_TEXT = 256 << 10  # characters of a template
 MAX_FILE = 1 << 20  # bytes of what it makes
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One version of a secret, as a template sees it; its value is decoded already."""
 
     value: SecretValue

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from keyvaultfs.model import SecretName
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """A file no longer shows the edition `old`.
 
     `new` is None when it shows nothing, and also when nobody has asked yet what it shows.

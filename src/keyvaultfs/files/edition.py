@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.content.decode import Decoding
 from keyvaultfs.files import makers
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from keyvaultfs.model import Properties
 
 
-@dataclass(frozen=True, slots=True)
-class Edition:
+class Edition(NamedTuple):
     """What a file shows. Times as of `Part`, and in whole Unix seconds.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -231,7 +230,7 @@ class Editions:
             or self.peek_value(file, last_made.id) is None
         ):
             raise exc
-        shown = replace(last_made, stale=True, checked=wanted.checked, expires=wanted.expires)
+        shown = last_made._replace(stale=True, checked=wanted.checked, expires=wanted.expires)
         self._found.keep(wanted, shown, last_made)
         return shown
 
@@ -241,7 +240,7 @@ class Editions:
         if found is None:
             return None
         known, facts = found
-        return replace(wanted, id=known, parts=(), created=facts.created, updated=facts.updated, stale=True)
+        return wanted._replace(id=known, parts=(), created=facts.created, updated=facts.updated, stale=True)
 
     def _shown(self, edition: Edition) -> Edition:
         self.broken.end(edition.file.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field as field_
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from keyvaultfs.model import SecretName
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from keyvaultfs.model import Version
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A secret that a file is made of.
 
     Attributes:
@@ -101,8 +100,7 @@ class Rendered:
         return repr(("template", self.text))
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value of a formatted file: a secret, or a field of one."""
 
     source: Source

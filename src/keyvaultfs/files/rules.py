@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from keyvaultfs.files.names import Pattern
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """Owner, group and modes of a file or directory, and the units that may open it; None: as the whole mount has it.
 
     Attributes:
@@ -25,20 +23,15 @@ class Access:
 
     def over(self, below: Access) -> Access:
         """This access, with the values of `below` for what is None here."""
-        silent = {
-            item.name: getattr(below, item.name)
-            for item in fields(Access)
-            if getattr(self, item.name) is None
-        }
-        return replace(self, **silent)
+        said = {name: value for name, value in self._asdict().items() if value is not None}
+        return below._replace(**said)
 
 
 AS_MOUNTED = Access()
 """Of a path of which the configuration says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """The access to all paths that one of the patterns matches."""
 
     patterns: tuple[Pattern, ...]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from keyvaultfs.model import SecretName
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A secret that is left out does not exist for this mount, by whatever path somebody asks for it.
 
     Attributes:

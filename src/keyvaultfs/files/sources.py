@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -29,8 +29,7 @@ class Part(Entry):
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class _Versions:
+class _Versions(NamedTuple):
     """The versions of a secret, as they were when `current` was its current one."""
 
     items: tuple[VersionItem, ...]

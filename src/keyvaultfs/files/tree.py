@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.files import names
 from keyvaultfs.files.recipes import Formatted, OneSecret, Source
@@ -109,8 +109,7 @@ class Directory:
         return self.flat or bool(self.maps)
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
+class Map(NamedTuple):
     """A file for each secret with a matching name; the star stands for the same text in both names."""
 
     secrets: Starred

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyfuse3
 import trio
@@ -27,8 +26,7 @@ FOREVER = 86400.0 * 365
 PREFIX = b"user.keyvault."
 
 
-@dataclass(frozen=True, slots=True)
-class Appearance:
+class Appearance(NamedTuple):
     """Owner and modes of what the mount shows; `started` is in Unix seconds."""
 
     uid: int

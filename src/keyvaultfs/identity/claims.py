@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from keyvaultfs.identity.token import AccessToken
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 _LONGEST = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """Names in the words of Microsoft's access tokens; "" for what it does not say.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -30,8 +29,7 @@ _LONGEST_WISH_SECONDS = 60.0
 _CAUSE = "no token from the identity endpoint"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class AccessToken:
+class AccessToken(NamedTuple):
     """A token and its times, in seconds of trio's clock. Never shown.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 import trio
@@ -42,8 +41,7 @@ _NO_TOKEN_HELPS = frozenset({"AKV10022", "AKV10032"})
 """Numbers of 401s that are about how things are set up: another token is rejected too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(NamedTuple):
     """What a vault says of itself to anybody: its tenant ("" if it does not) and its clock, Unix seconds."""
 
     tenant: str

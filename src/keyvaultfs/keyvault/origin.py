@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from keyvaultfs.errors import UsageError
@@ -18,8 +18,7 @@ _PRIVATE_ALIAS = ".privatelink.vaultcore.azure.net"
 _PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a vault is.
 
     Attributes:

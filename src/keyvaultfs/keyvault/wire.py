@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs import model
 from keyvaultfs.errors import BadAnswer
@@ -36,8 +35,7 @@ _ID = re.compile(
 _AKV = re.compile("AKV[0-9]{5}")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorBody(NamedTuple):
     """What may be known of an error: the vault's words `code` and `inner`, and the number in its message."""
 
     code: str

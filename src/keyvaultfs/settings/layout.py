@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.errors import UsageError
 from keyvaultfs.files import names
@@ -122,8 +121,7 @@ def tree(document: Document) -> Tree:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(NamedTuple):
     table: _Table
     path: str
     recipe: Recipe

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyvaultfs.errors import BadAnswer
 from keyvaultfs.transport.bounded import LARGEST
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole answer; `headers` have lower-case names. Shown without its body."""
 
     status: int

@@ -14,8 +14,7 @@ import pwd
 import resource
 import signal
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs import isolation
 from keyvaultfs.worker import confinement
@@ -40,8 +39,7 @@ _LAST_CAPABILITY = 63
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(NamedTuple):
     """What holds for this process; shown in ``status``.
 
     Attributes:

@@ -89,7 +89,7 @@ class Report:
             "audit": asdict(self._metrics.audit) if ipc.AUDIT_FD in self._charge.descriptors else None,
             "readers_behind": self._behind.behind(self._current),
             "workers": max(1, self._charge.workers),
-            "privileges": asdict(self._in_force),
+            "privileges": self._in_force._asdict(),
             "inodes": len(self._table.nodes),
             "open_files": len(self._table.handles.by_number),
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - names only, and cheap

@@ -8,8 +8,7 @@ import os
 import select
 import socket
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyfuse3
 import trio
@@ -44,8 +43,7 @@ class TakeoverError(Exception):
     """This worker cannot serve the connection; the keeper decides what comes next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(NamedTuple):
     """The answer that the kernel has for its INIT, and the descriptor that libfuse reads."""
 
     init_answer: bytes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from keyvaultfs.errors import KeyVaultFSError
 from keyvaultfs.files import tree as trees
@@ -56,8 +56,7 @@ _UNKNOWN_TIME = -(1 << 63)
 _NO_VERSION, _NO_TOKEN = bytes(16), bytes(8)
 
 
-@dataclass(frozen=True, slots=True)
-class HandleRecord:
+class HandleRecord(NamedTuple):
     """What a predecessor wrote of an open file: numbers of inodes, which may be gone."""
 
     slot: int
