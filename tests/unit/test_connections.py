@@ -74,7 +74,7 @@ def black_hole() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def ask(transport: Transport, url: str, seconds: float = 2.0) -> object:
+async def ask(transport: Transport, url: str, seconds: float = 8.0) -> object:
     """The status of one request that is not tried again, or what went wrong."""
     try:
         with trio.fail_after(seconds):
@@ -167,13 +167,13 @@ async def test_a_slow_vault_is_asked_twice_once_and_not_each_time(transport: Tra
     def slow(peer: Peer, connection: socket.socket) -> None:
         while peer.request(connection):
             if len(peer.heard) > 1:
-                peer.closing.wait(0.4)
+                peer.closing.wait(1.2)
             connection.sendall(OK)
 
     with Peer(slow) as vault:
-        for _ in range(5):
+        for _ in range(4):
             assert await ask(transport, vault.url()) == 200
-        assert len(vault.heard) <= 6
+        assert len(vault.heard) <= 5
 
 
 def test_a_connection_is_let_go_long_before_a_load_balancer_forgets_it() -> None:
@@ -210,7 +210,7 @@ async def test_where_no_connection_serves_twice_none_is_kept(transport: Transpor
 
     with Peer(once) as vault:
         for _ in range(10):
-            assert await ask(transport, vault.url(), 1.0) == 200
+            assert await ask(transport, vault.url()) == 200
         assert len(vault.heard) <= vault.connections + 2, "two were asked in vain"
 
 
@@ -272,10 +272,10 @@ async def test_a_tunnel_that_the_proxy_forgot_is_replaced(tmp_path: Path, scheme
                 wrong_door=lambda _: False,
             )
             url = f"{vault.url}/secrets?api-version=7.4"
-            assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+            assert [await ask(transport, url, 9) for _ in range(3)] == [401, 401, 401]
             assert proxy.connections == 1
             deaf.set()
-            assert [await ask(transport, url, 5) for _ in range(3)] == [401, 401, 401]
+            assert [await ask(transport, url, 9) for _ in range(3)] == [401, 401, 401]
             assert proxy.connections == 2
             transport.close()
 
@@ -369,9 +369,9 @@ async def test_an_address_that_accepts_and_is_silent_leaves_time_for_another(
 ) -> None:
     with Peer(peer.silent) as deaf, Peer(peer.says(OK)) as alive:
         names["vault.test"] = [deaf.port, alive.port]
-        assert await ask(transport, NAME, 2) == 200
+        assert await ask(transport, NAME, 4) == 200
         assert deaf.connections == 1
-        assert await ask(transport, NAME, 2) == 200
+        assert await ask(transport, NAME, 4) == 200
         assert deaf.connections == 1, "it is tried last for a while"
 
 
@@ -391,12 +391,12 @@ async def test_the_only_address_has_the_whole_deadline(
 ) -> None:
     def late(peer: Peer, connection: socket.socket) -> None:
         peer.request(connection)
-        peer.closing.wait(1.5)
+        peer.closing.wait(3.2)
         connection.sendall(OK)
 
     with Peer(late) as slow:
         names["vault.test"] = [slow.port]
-        assert await ask(transport, NAME, 2.5) == 200
+        assert await ask(transport, NAME, 5) == 200
         assert slow.connections == 1
 
 
