@@ -215,7 +215,7 @@ SITUATIONS = {
         "Answer-503",
         "status.azure.com",
         lambda vault: vault.fault(op=["list", "get"], status=503),
-        options="timeout=1",
+        options="timeout=4",
         words=["pw"],
     ),
     "a token that the vault does not take": Situation(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import KEYVAULTFS, environment, run, wait_until
+from tests.support.mount import KEYVAULTFS, PATIENCE, environment, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,7 +224,7 @@ def test_nginx_serves_with_a_certificate_of_the_vault(
             assert run("curl", "-sS", *there, asked, tries=50) == "served"
         finally:
             nginx.terminate()
-            nginx.wait(10)
+            nginx.wait(PATIENCE)
 
 
 def test_haproxy_takes_the_one_file_of_key_and_chain(

@@ -6,17 +6,16 @@ import errno
 import os
 import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import wait_until
+from tests.support.mount import links, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
@@ -110,7 +109,7 @@ def test_any_answer_gives_an_errno_and_one_line_and_other_files_go_on(
 ) -> None:
     vault.bulk([{"name": "bad", "value": "canary-of-bad"}, {"name": "good", "value": "fine"}])
     kv = mount("timeout=2")
-    assert (kv / "good").read_text() == "fine"
+    kv.wait_for("good", "fine")
     vault.fault(op="get", name="bad", **fault)
     for _ in range(3):
         assert outcome(kv / "bad") in {errno.EIO, errno.ETIMEDOUT}
@@ -153,7 +152,7 @@ def test_a_next_link_that_is_not_the_vaults_own_ends_the_listing(
 ) -> None:
     vault.made_up(60)
     vault.fault(op="list", next_link=link)
-    kv = mount("timeout=3")
+    kv = mount()
     with pytest.raises(OSError, match="Input/output"):
         os.listdir(kv.where)
     assert (kv / "s00").read_text().startswith("s00")
@@ -161,12 +160,10 @@ def test_a_next_link_that_is_not_the_vaults_own_ends_the_listing(
 
 def test_a_listing_streams(vault: VaultProcess, mount: Mounter) -> None:
     vault.made_up(1000)
-    vault.fault(op="list", latency=0.2)
+    vault.fault(op="list", after=4, hang=True)  # whoever waited for all of it would see nothing
     kv = mount("timeout=20")
     with os.scandir(kv.where) as entries:
         assert next(entries).name
-    pages = [one for one in vault.requests("list") if one["had_token"]]
-    assert len(pages) < 10
 
 
 def test_after_many_hanging_requests_threads_and_sockets_are_as_many_as_before(
@@ -175,7 +172,7 @@ def test_after_many_hanging_requests_threads_and_sockets_are_as_many_as_before(
     vault.made_up(100, prefix="hang-")
     vault.set("ok", "ok")
     kv = mount("timeout=2")
-    assert (kv / "ok").read_text() == "ok"
+    kv.wait_for("ok", "ok")
     vault.fault(op="get", name="hang-*", rate=1.0)
     with ThreadPoolExecutor(100) as pool:
         results = list(pool.map(lambda number: outcome(kv / f"hang-{number:02}"), range(100)))
@@ -183,15 +180,10 @@ def test_after_many_hanging_requests_threads_and_sockets_are_as_many_as_before(
     vault.clear_faults()
 
     def settled() -> bool:
-        sockets = [
-            link
-            for link in Path(f"/proc/{kv.worker()}/fd").iterdir()
-            if os.readlink(link).startswith("socket:")
-        ]
+        sockets = [link for link in links(kv.worker()) if link.startswith("socket:")]
         # The channel, the event loop's own pair, and at most one idle connection a slot, each with its guard.
         return len(sockets) <= 4 + 2 * 18 and kv.status()["threads"] <= 20
 
-    time.sleep(0)
     wait_until(settled, "threads and sockets to go")
     assert kv.metric("transport_stuck_threads") == 0
     kv.wait_for("ok", "ok")
@@ -212,7 +204,7 @@ def test_the_token_endpoint_comes_back_while_a_reader_waits(
 ) -> None:
     vault.set("pw", "here")
     vault.fault(which="imds", status=status, times=2)
-    kv = mount("timeout=10")
+    kv = mount("timeout=30")
     assert (kv / "pw").read_text() == "here"
 
 
@@ -221,7 +213,7 @@ def test_a_reader_waits_for_the_next_try_of_a_token_in_place_of_a_rejected_one(
     vault: VaultProcess, mount: Mounter, status: int
 ) -> None:
     vault.bulk([{"name": name, "value": name} for name in ("pw", "other")])
-    kv = mount("timeout=10")
+    kv = mount("timeout=30")
     assert outcome(kv / "pw") == "pw"
     vault.fault(which="imds", status=status, times=1)
     vault.revoke_tokens()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import Mount, mounts_below, wait_until
+from tests.support.mount import PATIENCE, Mount, mounts_below, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,6 +86,6 @@ def test_a_worker_that_never_has_enough_memory_ends_the_mount_with_a_sentence(
     assert kv.process.wait(60) == 1
     assert "for lack of memory" in kv.log()
     assert "workers in a row" in kv.log()
-    assert reader.wait(10) != 0
+    assert reader.wait(PATIENCE) != 0
     assert mounts_below(kv.where) == []
     print(f"\n  ended after {time.monotonic() - began:.1f} s")

@@ -72,7 +72,7 @@ def test_after_the_network_forgot_the_idle_connections_the_next_read_is_fresh(ne
 
 
 def test_six_cold_names_at_once_on_forgotten_connections_are_read(networked: Networked) -> None:
-    kv = networked("timeout=6")
+    kv = networked("timeout=12")
     kv.vault.bulk([{"name": name, "value": name} for name in ("pw", "other", *COLD)])
     kv.start()
     assert kv.cat("pw", "other") == ["pw", "other"]
@@ -97,7 +97,7 @@ def test_a_hundred_names_due_after_an_idle_cut(
             took.append(time.monotonic() - begin)
         return sorted(took)[25] * 1e6
 
-    kv = networked("ttl=5", "timeout=10")
+    kv = networked("ttl=5", "timeout=30")
     names = [f"name-{number:03}" for number in range(100)]
     kv.vault.bulk([{"name": name, "value": "old"} for name in (*names, "cached")])
     kv.start()
@@ -122,7 +122,7 @@ def test_a_hundred_names_due_after_an_idle_cut(
 
 
 def test_an_address_to_which_packets_vanish_does_not_use_up_the_deadline(networked: Networked) -> None:
-    kv = networked("timeout=6", vault=(OTHER, VAULT), imds=(OTHER, VAULT))
+    kv = networked("timeout=12", vault=(OTHER, VAULT), imds=(OTHER, VAULT))
     kv.vault.set("pw", "here")
     kv.options += (f"imds_endpoint=http://imds.test:{port(kv.vault.imds)}",)
     for url in (kv.vault.url, kv.vault.imds):
@@ -136,7 +136,7 @@ def test_an_address_to_which_packets_vanish_does_not_use_up_the_deadline(network
 def test_an_address_that_accepts_and_then_is_silent_does_not_use_up_the_deadline(
     networked: Networked,
 ) -> None:
-    kv = networked("timeout=6", vault=(OTHER, VAULT), imds=(OTHER, VAULT))
+    kv = networked("timeout=12", vault=(OTHER, VAULT), imds=(OTHER, VAULT))
     kv.vault.set("pw", "here")
     kv.options += (f"imds_endpoint=http://imds.test:{port(kv.vault.imds)}",)
     with (

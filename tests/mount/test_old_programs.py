@@ -83,6 +83,6 @@ def test_a_worker_that_cannot_read_the_table_leaves_the_mount_to_the_old_one(
     os.pwrite(fd, layout, 8)
     os.close(fd)
     kv.process.send_signal(signal.SIGHUP)
+    kv.says("has taken over")
     wait_until(lambda: kv.worker() != worker, "a new worker")
     assert (kv / "pw").read_text() == "x"
-    kv.says("has taken over")

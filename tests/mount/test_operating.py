@@ -65,11 +65,9 @@ def test_wait_returns_when_all_can_be_read_and_says_why_not_at_the_timeout(
     vault.set("off", "x", enabled=False)
     kv = mount("negative_ttl=1", "timeout=2")
     assert keyvaultfs("wait", kv / "pw").returncode == 0
-    begin = time.monotonic()
-    hanging = vault.fault(op="get", name="hangs", latency=30)
+    hanging = vault.fault(op="get", name="hangs", hang=True)
     os.mkfifo(tmp_path / "fifo")
     done = keyvaultfs("wait", "--timeout", "3", kv / "pw", kv / "off", kv / "later", kv.where, kv / "hangs")
-    assert time.monotonic() - begin < 20
     assert done.returncode == 1
     lines = dict(line.removeprefix("keyvaultfs: ").split(": ", 1) for line in done.stderr.splitlines())
     assert lines.keys() == {str(kv / "off"), str(kv / "later"), str(kv.where), str(kv / "hangs")}
@@ -216,6 +214,7 @@ def test_status_says_problems_first_and_all_in_words(
     vault.set("off", "x", enabled=False)
     kv = mount(f"audit={tmp_path / 'log'}")
     run("cat", kv / "pw")
+    wait_until(lambda: kv.metric("audit_records") == 1, "the record, which another process writes")
     text = keyvaultfs("status", kv.where).stdout
     assert text.splitlines()[:3] == [f"{kv.where} shows {vault.url}", "", "no problems"]
     for words in (
@@ -235,7 +234,7 @@ def test_status_says_problems_first_and_all_in_words(
 
 def test_a_cure_can_be_pasted_and_stands_there_once(vault: VaultProcess, mount: Mounter) -> None:
     vault.set("pw", "x")
-    kv = mount("timeout=2", "negative_ttl=1")
+    kv = mount("negative_ttl=1")
     denied = vault.fault(op=["list", "get", "version"], deny="rbac")
     with contextlib.suppress(OSError):
         (kv / "pw").read_text()
@@ -243,7 +242,7 @@ def test_a_cure_can_be_pasted_and_stands_there_once(vault: VaultProcess, mount: 
     assert "--assignee-object-id b2c1b2f0-0000-4000-8000-000000000001 " in cure, "whose token it is"
     vault.clear_faults(denied)
     vault.turn(identities=[])
-    kv = mount("timeout=2")
+    kv = mount("timeout=4")
     kv.says(
         "the vault cannot be read yet: Identity-invalid_request: the machine has no such managed identity"
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import KEYVAULTFS, ROOT, environment, wait_until
+from tests.support.mount import KEYVAULTFS, PATIENCE, ROOT, environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ class Namespace:
         inner = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
         for pid in inner or [str(child.pid)]:
             os.kill(int(pid), signal.SIGKILL)
-        child.wait(10)
+        child.wait(PATIENCE)
 
     def mount(self, vault: VaultProcess, name: str) -> Path:
         """A mount of root's."""

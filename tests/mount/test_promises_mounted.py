@@ -40,7 +40,7 @@ def test_ls_into_head_on_10_000_secrets_is_answered_from_the_first_pages(
 
 def test_a_listing_of_10_000_secrets_is_whole(vault: VaultProcess, mount: Mounter) -> None:
     names = vault.made_up(10_000, size=8)
-    kv = mount("timeout=30", "announce=no")
+    kv = mount("timeout=30", "announce=no", "list_ttl=3600")
     assert set(os.listdir(kv.where)) == set(names)
     assert pages(vault) == 400
     assert os.listdir(kv.where)
@@ -101,7 +101,7 @@ def test_prefetched_names_are_known_when_an_outage_comes_before_their_first_read
     vault: VaultProcess, mount: Mounter
 ) -> None:
     vault.bulk([{"name": name, "value": name} for name in ("pg-a", "PG-b", "api-key", "other")])
-    kv = mount("prefetch=pg-*:api-key", "timeout=2")
+    kv = mount("prefetch=pg-*:api-key", "timeout=10")
     wait_until(lambda: kv.status()["cache"]["values"] == 3, "the names to be fetched")
     vault.outage("both")
     assert [(kv / name).read_text() for name in ("pg-a", "PG-b", "api-key")] == ["pg-a", "PG-b", "api-key"]
@@ -129,6 +129,7 @@ def of_a_child(path):
         os._exit(0)
     os.close(writer)
     return os.read(reader, 100).decode()
+assert of_a_child(where + "/fine") == "here"
 print(json.dumps({
     "fine": outcome(where + "/fine"),
     "pid 1": outcome(where + "/" + hangs),

@@ -57,8 +57,8 @@ def test_who_has_not_come_back_is_named_also_after_a_kill_and_an_upgrade(
         os.kill(before, signal.SIGKILL)
         wait_until(lambda: kv.has_worker() and kv.worker() != before, "another worker")
         assert told(kv, "pw")[:2] == [("head", True, 0), ("dash", True, 1)]
-        kv.process.send_signal(signal.SIGHUP)
         before = kv.worker()
+        kv.process.send_signal(signal.SIGHUP)
         wait_until(lambda: kv.has_worker() and kv.worker() != before, "a worker of the new code")
         assert told(kv, "pw")[:2] == [("head", True, 0), ("dash", True, 1)]
         assert kv.metric("readers_behind") == 2

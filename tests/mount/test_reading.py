@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import KEYVAULTFS, clear_read_only, run, wait_until
+from tests.support.mount import KEYVAULTFS, PATIENCE, clear_read_only, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ VALUES = {
     "empty": "",
     "crlf": "a\r\nb\r\n",
 }
+
+NOT_CHECKED_MEANWHILE = ("ttl=86400", "announce=no")
+"""What is in use is checked anew in rounds, the first of which is at a random moment of the first ttl."""
 
 
 @pytest.fixture
@@ -298,7 +301,8 @@ def test_every_write_is_refused_as_on_a_read_only_file_system(kv: Mount) -> None
             attempt()
 
 
-def test_a_plain_ls_fetches_no_value(kv: Mount, vault: VaultProcess) -> None:
+def test_a_plain_ls_fetches_no_value(filled: VaultProcess, mount: Mounter, vault: VaultProcess) -> None:
+    kv = mount("announce=no")  # else the folder is listed for its watchers too, at a random moment
     vault.reset_requests()
     run("ls", kv.where)
     run("find", kv.where, "-name", "*")
@@ -306,7 +310,10 @@ def test_a_plain_ls_fetches_no_value(kv: Mount, vault: VaultProcess) -> None:
     assert len([one for one in vault.requests("list") if one["had_token"]]) == 1
 
 
-def test_repeated_reads_cost_no_request_and_reach_not_even_the_daemon(kv: Mount, vault: VaultProcess) -> None:
+def test_repeated_reads_cost_no_request_and_reach_not_even_the_daemon(
+    filled: VaultProcess, mount: Mounter, vault: VaultProcess
+) -> None:
+    kv = mount(*NOT_CHECKED_MEANWHILE)
     (kv / "MyTestSecret").read_text()
     before = {kind: kv.metric("filesystem_requests", kind) for kind in ("lookup", "read", "getattr", "flush")}
     vault.reset_requests()
@@ -316,9 +323,9 @@ def test_repeated_reads_cost_no_request_and_reach_not_even_the_daemon(kv: Mount,
     assert [one for one in vault.requests() if one["had_token"]] == []
     more = {kind: kv.metric("filesystem_requests", kind) - before[kind] for kind in before}
     # The metrics' own file is read past the page cache, twice for each look at it, and the kernel asks for its times.
-    assert more.pop("read") < 20
-    assert more.pop("getattr") < 20
-    assert more == {"lookup": 0, "flush": 0}
+    # And it may drop its caches meanwhile, for lack of memory or since somebody says so.
+    assert more.pop("flush") == 0
+    assert max(more.values()) < 20
 
 
 def test_64_readers_of_one_cold_secret_cause_one_get_and_one_token_request(
@@ -326,7 +333,7 @@ def test_64_readers_of_one_cold_secret_cause_one_get_and_one_token_request(
 ) -> None:
     vault.set("cold", "value")
     vault.fault(op="get", latency=0.3)
-    kv = mount()
+    kv = mount(*NOT_CHECKED_MEANWHILE)
     vault.reset_requests()
     with ThreadPoolExecutor(64) as pool:
         values = list(pool.map(lambda _: (kv / "cold").read_text(), range(64)))
@@ -567,4 +574,4 @@ def test_nginx_serves_tls_with_key_and_certificate_from_the_mount(
         assert "kv.test" in answer
     finally:
         nginx.terminate()
-        nginx.wait(10)
+        nginx.wait(PATIENCE)

@@ -112,6 +112,6 @@ class Mounted:
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_of_the_mount(name: str, vault: VaultProcess, mount: Callable[..., Mount]) -> None:
     scenario = SCENARIOS[name]
-    kv = mount("timeout=2", *(f"{option}={limit:g}" for option, limit in scenario.limits.items()))
+    kv = mount("timeout=6", *(f"{option}={limit:g}" for option, limit in scenario.limits.items()))
     driver: Driver = Mounted(vault, kv.where)
     await scenario.steps(driver)

@@ -27,7 +27,7 @@ def test_no_value_and_no_token_is_in_a_log_a_command_line_an_environment_or_stat
     vault.set("pw", CANARY)
     vault.set("numeric", f"{CANARY}\n" * 10, tags={"file-encoding": "hex"})
     kv = mount("ttl=1", "timeout=2", "decode", "negative_ttl=1", debug=True)
-    assert (kv / "pw").read_text() == CANARY
+    kv.wait_for("pw", CANARY)
     assert (kv / "numeric").read_text().startswith(CANARY)
     faults: list[dict[str, object]] = [
         {"body": f'{{"value": "{CANARY}", "id": 5}}'.encode()},

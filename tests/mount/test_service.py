@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyvaultfs.settings import file
-from tests.support.mount import KEYVAULTFS, ROOT, environment, mounts_below, wait_until
+from tests.support.mount import KEYVAULTFS, PATIENCE, ROOT, environment, mounts_below, wait_until
 
 if TYPE_CHECKING:
     from tests.support.vault import VaultProcess
@@ -46,11 +46,11 @@ def test_systemd_is_told_the_truth(vault: VaultProcess, tmp_path: Path) -> None:
             said.clear()
             keeper.send_signal(signal.SIGTERM)
             wait_for("STOPPING=1")
-            assert keeper.wait(10) == 0
+            assert keeper.wait(PATIENCE) == 0
         finally:
             if keeper.poll() is None:
                 keeper.terminate()
-                keeper.wait(10)
+                keeper.wait(PATIENCE)
     wait_until(lambda: mounts_below(tmp_path) == [], "the unmount")
 
 

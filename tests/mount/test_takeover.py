@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import ROOT, mounts_below, run, wait_until
+from tests.support.mount import PATIENCE, ROOT, in_flight, mounts_below, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +42,20 @@ def kill_worker(kv: Mount) -> int:
 
 
 class Readers:
-    """Threads that read one file over and over, each time a fresh open."""
+    """Threads that read one file over and over, each time a fresh open.
 
-    def __init__(self, path: Path, number: int, valid: Callable[[str], bool]) -> None:
+    Args:
+        path: the file.
+        number: how many threads.
+        valid: whether a text is one that the file can have.
+        in_flight_may_fail: where the kernel cannot send a dead worker's requests again, a read that it had ends with
+            ESTALE. An open does not.
+    """
+
+    def __init__(
+        self, path: Path, number: int, valid: Callable[[str], bool], *, in_flight_may_fail: bool = False
+    ) -> None:
+        self._in_flight_may_fail = in_flight_may_fail
         self.problems: list[str] = []
         self.reads = 0
         self.longest = 0.0
@@ -65,7 +76,8 @@ class Readers:
                 if not self._valid(text):
                     self.problems.append(f"torn: {len(text)} characters")
             except OSError as exc:
-                self.problems.append(str(exc))
+                if not (self._in_flight_may_fail and in_flight(exc)):
+                    self.problems.append(str(exc))
             self.longest = max(self.longest, time.monotonic() - begin)
             self.reads += 1
             self._began[own] = begin
@@ -104,7 +116,7 @@ def test_twenty_kills_under_sixteen_readers_and_a_rotation_every_second(
     assert whole((kv / "pw").read_text())
     number, rotate_at = 1, time.monotonic()
     with (kv / "pw").open() as held:
-        readers = Readers(kv / "pw", 16, whole)
+        readers = Readers(kv / "pw", 16, whole, in_flight_may_fail=resend == "resend=no")
         try:
             for _ in range(kills):
                 end = time.monotonic() + rng.uniform(0.2, 1.2)
@@ -147,8 +159,8 @@ def test_twelve_hanging_lookups_are_served_by_the_successor_and_the_corpse_goes(
         waiting = {name: subprocess.Popen(["cat", kv / name], stdout=subprocess.PIPE) for name in names}
         wait_until(lambda: len(vault.requests("get")) >= 13, "twelve look-ups to hang")
         vault.set("held", "third")
+        vault.clear_faults()  # those that hang do so still, and what the successor asks for is answered
         pid = kill_worker(kv)
-        vault.clear_faults()
         for name, process in waiting.items():
             out, _ = process.communicate(timeout=60)
             assert (process.returncode, out) == (0, f"value of {name}".encode())
@@ -193,8 +205,8 @@ def test_watches_bind_mounts_and_working_directories_live_through_a_takeover(
     )
     try:
         assert watch.stderr is not None
-        while b"established" not in watch.stderr.readline():
-            pass
+        while b"established" not in (line := watch.stderr.readline()):
+            assert line, "it has ended"
         pid = kill_worker(kv)
         wait_until(lambda: gone(pid) and kv.has_worker(), "a new worker")
         vault.set("pw", "second")
@@ -216,9 +228,10 @@ def test_a_stopped_worker_is_detected_and_replaced(vault: VaultProcess, mount: M
     pid = kv.worker()
     os.kill(pid, signal.SIGSTOP)
     assert (kv / "pw").read_text() == "x"
-    assert kv.worker() != pid
     kv.says(f"worker {pid} hangs")
+    # The keeper waits for no corpse: it may still be there beside its successor.
     wait_until(lambda: gone(pid), "the hung worker to go")
+    assert kv.has_worker()
 
 
 def test_sighup_replaces_the_worker_without_an_error_for_readers(vault: VaultProcess, mount: Mounter) -> None:
@@ -274,7 +287,7 @@ def test_a_signal_unmounts_also_a_busy_mount_and_ends_with_0(
     worker = kv.worker()
     fd = os.open(kv / "pw", os.O_RDONLY)
     kv.process.send_signal(number)
-    assert kv.process.wait(10) == 0
+    assert kv.process.wait(PATIENCE) == 0
     assert mounts_below(kv.where) == []
     with contextlib.suppress(OSError):  # the connection has gone with them
         os.close(fd)
@@ -291,7 +304,7 @@ def test_an_unmount_from_outside_ends_both_processes(vault: VaultProcess, mount:
         wait_until(lambda: bool(vault.requests("get")), "a look-up to hang")
         run("umount", "--lazy", kv.where)
         waiting.kill()
-        assert kv.process.wait(10) == 0
+        assert kv.process.wait(PATIENCE) == 0
         wait_until(lambda: gone(worker), "the worker to end")
     finally:
         waiting.kill()
@@ -312,10 +325,10 @@ def test_the_keepers_death_by_sigkill_leaves_nothing(vault: VaultProcess, mount:
     elif state == "outage":
         vault.outage("both", "silent")
     kv.process.kill()
-    kv.process.wait(10)
+    kv.process.wait(PATIENCE)
     wait_until(lambda: gone(worker), "the worker to end")
     if waiting is not None:
-        assert waiting.wait(10) != 0
+        assert waiting.wait(PATIENCE) != 0
     with pytest.raises(OSError, match="not connected"):
         (kv / "pw").read_text()
     # The stale mount point is cleaned by the next mount there.
@@ -398,7 +411,8 @@ def test_a_worker_that_raises_in_every_handler_gives_eio_and_keeps_the_mount_for
 ) -> None:
     vault.set("pw", "x")
     installed = tmp_path / "installed"
-    shutil.copytree(ROOT / "src", installed)
+    # What Python has compiled is left out: another run of tests may be writing it now.
+    shutil.copytree(ROOT / "src", installed, ignore=shutil.ignore_patterns("__pycache__"))
     kv = mount("run_as=root", source=installed)
     with (kv / "pw").open() as held:
         code = installed / "keyvaultfs/filesystem/requests.py"
@@ -440,8 +454,8 @@ request, open_request, release_request = (
 
 def upgraded(kv: Mount) -> int:
     """The pid of a worker of the code that is installed now."""
-    kv.process.send_signal(signal.SIGHUP)
     before = kv.worker()
+    kv.process.send_signal(signal.SIGHUP)
     kv.says_again("has taken over")
-    assert kv.worker() != before
+    wait_until(lambda: gone(before), "the worker of the earlier code to go")
     return kv.worker()

@@ -110,7 +110,7 @@ def test_a_users_mount_tells_of_rotations_and_ends_with_its_unmount(
     kv.run("fusermount3", "-u", kv.where)
     # The namespace's first process is sleep(1), which reaps nobody.
     state = ("ps", "-o", "state=", "-p", ",".join([*processes, "1"]))
-    wait_until(lambda: [one for one in namespace.run(*state).split() if one != "Z"] == ["S"], "their end", 2)
+    wait_until(lambda: [one for one in namespace.run(*state).split() if one != "Z"] == ["S"], "their end")
     assert namespace.mounts() == set()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mount import clear_read_only, run, wait_until
+from tests.support.mount import PATIENCE, clear_read_only, in_flight, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,7 @@ WITH_AND_WITHOUT_RESEND = pytest.mark.parametrize("resend", ["resend=yes", "rese
 
 def child_of(kv: Mount) -> int | None:
     """The keeper's child that renames, if there is one: it is no worker."""
-    keeper = kv.process.pid
-    for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
-        with contextlib.suppress(OSError):
-            if b"keyvaultfs.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-    return None
+    return next(iter(kv.children(workers=False)), None)
 
 
 def test_a_folder_that_nobody_reads_tells_of_all_that_changes(
@@ -166,7 +161,8 @@ def kill_one(kv: Mount, *, worker: bool) -> None:
         os.kill(pid := kv.worker(), signal.SIGKILL)
         wait_until(lambda: kv.has_worker() and kv.worker() != pid, "a new worker")
     elif child is not None:
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
+            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -187,7 +183,8 @@ def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
             try:
                 (kv / "pw").read_text()
             except OSError as exc:
-                missing.append(exc)
+                if not (resend == "resend=no" and in_flight(exc)):
+                    missing.append(exc)
             time.sleep(0.005)
 
     readers = [threading.Thread(target=read) for _ in range(4)]
@@ -206,6 +203,7 @@ def test_no_event_is_lost_when_worker_and_child_are_killed_all_the_time(
             reader.join()
     assert missing == []
     if way == "rename=yes":
+        folder.wait("MOVED_TO pw", 8)  # who watches the folder may tell it after who watches the file
         assert folder.lines() == ["MOVED_TO pw"] * 8
 
 
@@ -229,15 +227,17 @@ def test_an_unmount_ends_both_processes_at_once_though_a_clone_is_held(
     child, worker = child_of(kv), kv.worker()
     assert child is not None
     run(*way.split(), kv.where)
-    assert kv.process.wait(2) == 0
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (child, worker)), "their end", 2)
+    # With a clone that is held on, the file system would live on, and they with it.
+    assert kv.process.wait(PATIENCE) == 0
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (child, worker)), "their end")
 
 
 def test_the_clone_that_can_be_written_to_is_in_nobodys_table_of_mounts(
     vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     kv = rotated(vault, mount, events)
-    assert child_of(kv) is not None
+    child = child_of(kv)
+    assert child is not None
     device = kv.where.stat().st_dev
     which = f"{os.major(device)}:{os.minor(device)}"
     seen = {}
@@ -245,8 +245,8 @@ def test_the_clone_that_can_be_written_to_is_in_nobodys_table_of_mounts(
         with contextlib.suppress(OSError):
             rows = [line.split(" ") for line in table.read_text().split("\n") if line]
             seen[int(table.parent.name)] = [row[4] for row in rows if row[2] == which]
-    for pid in (os.getpid(), kv.process.pid, kv.worker(), child_of(kv)):
-        assert seen[pid or 0] == [str(kv.where)]
+    for pid in (os.getpid(), kv.process.pid, kv.worker(), child):
+        assert seen[pid] == [str(kv.where)]
     assert {point for points in seen.values() for point in points} == {str(kv.where)}
     assert max(map(len, seen.values())) == 1
 
@@ -273,7 +273,7 @@ def test_rotations_wait_for_a_look_up_that_hangs_and_known_names_do_not(
     vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     vault.bulk([{"name": name, "value": "1"} for name in ("pw", "known", "slow")])
-    kv = mount("ttl=60", "timeout=10", "announce=no")
+    kv = mount("ttl=60", "timeout=15", "announce=no")
     for name in ("pw", "known"):
         assert (kv / name).read_text() == "1"
     watch = events(kv.where)
@@ -283,13 +283,11 @@ def test_rotations_wait_for_a_look_up_that_hangs_and_known_names_do_not(
         wait_until(lambda: kv.metric("transport_in_flight") > 0, "the look-up that hangs")
         vault.set("pw", "2")
         run("cat", kv / ".keyvaultfs/refresh")
-        begin = time.monotonic()
         for _ in range(200):
             assert (kv / "known").read_text() == "1"
-        assert cat.poll() is None
-        assert time.monotonic() - begin < 8
+        assert cat.poll() is None, "had they waited for it, it would have its answer by now"
     finally:
         vault.clear_faults(hang)
-        cat.wait(20)
+        cat.wait(PATIENCE)
     kv.wait_for("pw", "2")
     watch.wait("MOVED_TO pw")

@@ -36,8 +36,8 @@ def rotate_under_watch(vault: VaultProcess, kv: Mount, path: str, value: str) ->
     )
     try:
         assert watch.stderr is not None
-        while not watch.stderr.readline().startswith(b"Watches established"):
-            pass
+        while not (line := watch.stderr.readline()).startswith(b"Watches established"):
+            assert line, "it has ended"
         vault.set("pw", value)
         (kv / ".keyvaultfs/refresh").read_bytes()
         os.stat(kv / path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,15 @@ def environment(source: Path = ROOT / "src") -> dict[str, str]:
         "PYTHONPATH": str(source),
         "LC_ALL": "C.UTF-8",
     }
+
+
+def links(pid: int) -> list[str]:
+    """What a process has open, as the links in its ``fd`` say; what it closes meanwhile is left out."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -67,6 +77,14 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) 
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
         time.sleep(0.01)
+
+
+def in_flight(exc: OSError) -> bool:
+    """Whether a read of an open file failed as it does where a dead worker had its request and the kernel lost it.
+
+    Kernels without RESEND repeat a look-up and an open, and nothing else (README).
+    """
+    return exc.errno == errno.ESTALE and exc.filename is None
 
 
 def run(*command: object, stdin: str | None = None, tries: int = 1) -> str:
@@ -204,21 +222,32 @@ class Mount:
         assert kind is not None, f"there is no metric {name}"
         return 0
 
+    def children(self, *, workers: bool) -> list[int]:
+        """Process ids of the keeper's children, from the kernel: of its workers, oldest first, or of all others."""
+        found = []
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                words = Path(f"/proc/{child}/cmdline").read_bytes()
+                if words and (b"keyvaultfs.worker" in words) is workers:
+                    found.append(int(child))
+        return found
+
     def worker(self) -> int:
-        """The worker's process id, from the kernel."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            with contextlib.suppress(OSError):
-                if b"keyvaultfs.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
-        raise AssertionError("there is no worker")
+        """The worker's process id; where one has just died, its successor's."""
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found[:] = self.children(workers=True)
+            return bool(found)
+
+        wait_until(is_there, "a worker")
+        return found[0]
 
     def has_worker(self) -> bool:
         """Whether a worker serves."""
-        try:
-            return bool(self.status()["worker"] == self.worker())
-        except (OSError, AssertionError):
-            return False
+        with contextlib.suppress(OSError):
+            return self.status()["worker"] in self.children(workers=True)
+        return False
 
     def environment(self) -> dict[str, str]:
         """For children."""
@@ -233,7 +262,7 @@ class Mount:
             lambda: subprocess.run(["umount", self.where], check=False, capture_output=True).returncode == 0,
             f"nobody to use {self.where}",
         )
-        assert self._process.wait(10) == 0, self.log()
+        assert self._process.wait(PATIENCE) == 0, self.log()
 
     def destroy(self) -> None:
         """Whatever happened, leave nothing."""

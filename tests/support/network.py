@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trustme
 
-from tests.support.mount import Mount, wait_until
+from tests.support.mount import PATIENCE, Mount, wait_until
 from tests.support.namespace import network_of
 from tests.support.peer import Peer
 
@@ -96,7 +96,7 @@ class NetworkMount(Mount):
         if self._process is None:
             return
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) == 0, self.log()
+        assert self.process.wait(PATIENCE) == 0, self.log()
 
     def destroy(self) -> None:
         """See `Mount.destroy`: what was mounted goes with the namespace."""
