@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import resource
 import socket
 import ssl
@@ -609,6 +610,44 @@ async def test_what_follows_an_answer_is_no_answer_to_the_next_request(transport
         for _ in range(3):
             assert await ask(transport, vault.url()) == 200
         assert vault.connections == 3
+
+
+def of_size(size: int, *, chunked: bool) -> bytes:
+    """An answer of so many bytes, head and framing included."""
+    if not chunked:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %05d\r\n\r\n"
+        return head % (size - len(head % 0)) + b" " * (size - len(head % 0))
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"\r\n0\r\n\r\n"
+    length = size - len(head) - len(b"0000\r\n") - len(end)
+    return head + b"%04x\r\n" % length + b" " * length + end
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
+async def test_what_follows_an_answer_in_its_last_record_of_tls_is_no_answer_either(
+    tmp_path: Path, *, kept: bool, chunked: bool
+) -> None:
+    """The record is off the socket, and the answer ends where a buffer of the library's does: nobody sees the rest."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    two = of_size(io.DEFAULT_BUFFER_SIZE, chunked=chunked) + OK.replace(b"200", b"299")
+
+    def behave(peer: Peer, connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as spoken:
+            if kept and peer.request(spoken):
+                spoken.sendall(OK)
+            while peer.request(spoken):
+                spoken.sendall(two)
+
+    trusted = tls_context(str(tmp_path / "authority.pem"))
+    transport = Transport(max_requests=8, context=trusted, metrics=TransportMetrics())
+    with Peer(behave) as vault:
+        for _ in range(4):
+            assert await ask(transport, vault.url("https"), 10) == 200
+        assert vault.connections == (2 if kept else 4)
+        transport.close()
 
 
 @pytest.mark.parametrize(

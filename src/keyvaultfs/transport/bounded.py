@@ -57,6 +57,10 @@ class _Metered(io.RawIOBase):
         self._left -= count or 0
         return count
 
+    def unheard(self) -> bool:
+        """Whether some of what was received before has not been read."""
+        return bool(self._heard)
+
     def close(self) -> None:
         self._raw.close()
         super().close()
@@ -88,5 +92,5 @@ class BoundedResponse(http.client.HTTPResponse):
     def _close_conn(self) -> None:
         if not self._metered.closed:
             self._metered.ended = True  # what is buffered, and no more
-            self.overlong = bool(self.fp.peek(1))
+            self.overlong = bool(self.fp.peek(1)) or self._metered.unheard()
         super()._close_conn()  # type: ignore[misc]

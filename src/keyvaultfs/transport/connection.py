@@ -28,7 +28,10 @@ def dropped(sock: socket.socket) -> bool:
     """Whether the peer has ended a connection that nobody uses, or says what nobody asked for. Does not wait.
 
     TLS 1.3 has messages of its own that may come at any time, such as a ticket for another session: they are taken in.
+    What came in the last record that was read is no longer on the socket: TLS itself has it.
     """
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
     if not wait_for_read(sock, timeout=0.0):
         return False
     if not isinstance(sock, ssl.SSLSocket):
