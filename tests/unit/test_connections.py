@@ -23,6 +23,7 @@ from keyvaultfs.keyvault.origin import Origin
 from keyvaultfs.metrics import TransportMetrics
 from keyvaultfs.transport import addresses, doors
 from keyvaultfs.transport.answer import Answer
+from keyvaultfs.transport.client import Adapter
 from keyvaultfs.transport.doors import Doors
 from keyvaultfs.transport.session import Transport
 from keyvaultfs.transport.tls import tls_context
@@ -459,6 +460,29 @@ def test_families_take_turns_each_address_comes_once_and_there_are_not_a_thousan
     assert len(hosts) == len(set(hosts)) == addresses.MOST
     assert addresses.ordered(six[:1], {("fd00::0", 443)}) == six[:1]
     assert addresses.ordered([], ()) == []
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refuse", "are silent"])
+async def test_of_a_name_with_many_addresses_those_behind_the_dead_ones_have_their_turn(
+    transport: Transport, names: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch, *, silent: bool
+) -> None:
+    monkeypatch.setattr(addresses, "MOST", 3)
+    with contextlib.ExitStack() as stack:
+        dead = [stack.enter_context(black_hole()) for _ in range(4)]
+        if not silent:
+            stack.close()
+        alive = stack.enter_context(Peer(peer.says(OK)))
+        names["vault.test"] = [*dead, alive.port]
+        with trio.fail_after(60):
+            while await ask(transport, NAME, 1.5) != 200:
+                pass
+
+
+def test_however_often_a_vault_spells_its_origin_anew_few_spellings_are_kept() -> None:
+    adapter = Adapter(CONTEXT, 2, None, None)
+    spellings = [f"https://v.test:{'0' * number}443" for number in range(200)]
+    assert len({id(adapter.pool(one)) for one in spellings}) == 1
+    assert len(adapter.pools()) <= 16
 
 
 def test_shunned_addresses_are_few_and_come_back() -> None:

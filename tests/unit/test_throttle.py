@@ -328,6 +328,8 @@ WALL = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
         ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, 30.0),
         ({"retry-after": "Tue, 14 Nov 2023 22:13:00 GMT"}, 0.0),
         ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 3600.0),
+        ({"retry-after": "Wed, 15 Nov 2023 22:13:25 GMT", "date": "Wed, 15 Nov 2023 22:13:20 GMT"}, 5.0),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT", "date": "now"}, 30.0),
         ({"retry-after": "Tue, 99 Nov 2023 22:13:00 GMT"}, None),
         ({"retry-after-ms": "250"}, 0.25),
         ({"x-ms-retry-after-ms": "1500"}, 1.5),

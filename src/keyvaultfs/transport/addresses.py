@@ -53,7 +53,7 @@ class Race:
     failed: set[Any] = field(default_factory=set)
     """Addresses that refused."""
     outrun: set[Any] = field(default_factory=set)
-    """Addresses that had not answered when one that was tried later did."""
+    """Addresses that had not answered when one that was tried later did, or when the time was over."""
     _running: dict[int, tuple[socket.socket, Address]] = field(default_factory=dict)
     _error: OSError = field(default_factory=lambda: OSError("the name has no address"))
 
@@ -84,6 +84,9 @@ class Race:
                         return sock, address
                     self._lost(sock, address, number)
                     start_at = 0.0
+        except TimeoutError:
+            self.outrun = {entry[4] for _, entry in tuple(self._running.values())[:-1]}  # the last had less time
+            raise
         finally:
             for sock, _ in self._running.values():
                 sock.close()

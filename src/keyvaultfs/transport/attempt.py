@@ -193,10 +193,12 @@ class Attempt:
         found = addresses.ordered(self.resolve(host, port), self._doors.shunned(time.monotonic()))
         untried = [one for one in found if one[4] not in self._tried]
         race = addresses.Race(untried or found, self._left_for_others() if self._tried else self.left)
-        sock, self._address = race.run()
         try:
+            sock, self._address = race.run()
+        finally:  # also where none answered: of a name with many addresses the others come first next time
             for slower in race.failed | race.outrun:
                 self._doors.shun(slower, time.monotonic())
+        try:
             self._others = bool({one[4] for one in found} - self._tried - race.failed - {self._address})
             if self._others:
                 self._patience = self._doors.patience_with_handshake(self.left())

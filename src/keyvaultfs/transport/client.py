@@ -28,6 +28,9 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 _URL = re.compile("(https?://[^/?#]+)(/[^#]*)")
 _ONCE = urllib3.Retry(False, redirect=False)
+_MOST_ORIGINS = 16
+"""Spellings of origins that are kept. A link to a next page spells the vault's own as it likes (``:443``, ``:0443``)."""
+
 _POOLS = {"http": HTTPPool, "https": HTTPSPool}
 
 
@@ -92,6 +95,9 @@ class Adapter(HTTPAdapter):
             known = manager.connection_from_host(
                 parts.hostname, parts.port, parts.scheme, pool_kwargs=verified
             )
+            if len(self._pools) >= _MOST_ORIGINS:
+                self._pools.clear()  # urllib3 has them all the same, by what they mean
+                self._hosts.clear()
             self._pools[origin] = known
         return known
 

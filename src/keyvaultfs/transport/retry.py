@@ -31,7 +31,8 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
 
     Args:
         headers: with lower-case names.
-        wall: Unix seconds now, for a date.
+        wall: Unix seconds now, for a date in an answer that has no date of its own. Where it has, both are of one
+            clock, and it does not matter that this machine's may be wrong.
     """
     for name in _MILLISECONDS:
         if re.fullmatch(r"[0-9]{1,9}", headers.get(name, "")):
@@ -39,8 +40,9 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(_LONGEST_WISH, float(text))
-    seconds = date(text)
-    return None if math.isnan(seconds) else min(_LONGEST_WISH, max(0.0, seconds - wall))
+    seconds, answered = date(text), date(headers.get("date", ""))
+    now = wall if math.isnan(answered) else answered
+    return None if math.isnan(seconds) else min(_LONGEST_WISH, max(0.0, seconds - now))
 
 
 def date(text: str) -> float:
