@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,8 +17,14 @@ from trio.testing import MockClock
 
 from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import BadAnswer, Disabled, NotFound, Refused, Unavailable
+from keyvaultfs.log import Causes
 from tests.support.fake_vault import FakeVault
 from tests.support.world import TTL, N, World, names_of, world
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from keyvaultfs.model import ListItem
 
 
 async def test_64_callers_share_one_request(autojump_clock: MockClock) -> None:
@@ -405,6 +412,47 @@ async def test_a_refused_listing_is_refused(autojump_clock: MockClock) -> None:
         with pytest.raises(Refused):
             await names_of(w)
         assert await w.read("a") == "x"
+
+
+async def test_a_refusal_of_a_listing_that_nobody_asked_for_is_told_when_somebody_meets_it(
+    autojump_clock: MockClock,
+) -> None:
+    causes = Causes(trio.current_time)
+    async with world(FakeVault(list_refused=True), causes=causes) as w:
+        w.cache.listings.start(quiet=True)
+        await trio.sleep(1)
+        assert not causes.open()
+        asked = w.vault.asked["list"]
+        with pytest.raises(Refused):
+            await names_of(w)
+        assert w.vault.asked["list"] == asked, "it was remembered"
+        assert causes.open() == {"vault refuses the listing": 1}
+        w.vault.list_refused = False
+        await trio.sleep(10)
+        await names_of(w)
+        assert not causes.open()
+
+
+async def test_of_listings_that_last_for_days_few_are_read_at_a_time(autojump_clock: MockClock) -> None:
+    under_way = 0
+
+    class Slow(FakeVault):
+        async def pages(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
+            nonlocal under_way
+            under_way += 1
+            try:
+                while True:
+                    await trio.sleep(9)
+                    yield ()
+            finally:
+                under_way -= 1
+
+    async with world(Slow()) as w:
+        for _ in range(100):
+            with trio.move_on_after(10):
+                await names_of(w)
+            await trio.sleep(100)
+        assert 1 <= under_way <= 4
 
 
 async def test_prefetched_names_are_warm_before_anybody_asks_and_stay_so(autojump_clock: MockClock) -> None:

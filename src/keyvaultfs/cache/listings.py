@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from keyvaultfs.model import ListItem, SecretName
 
 
+_MOST_READINGS = 4
+"""At the same time: those that take long, and one that began later. A vault may make each of them last for days."""
+
+
 class Listings:
     """The names of the vault, for readers and for the refresher.
 
@@ -66,6 +70,8 @@ class Listings:
         self._matches = matches
         self._most = 0
         self._epoch = 0
+        self._under_way = 0
+        self._untold: Exception | None = None
 
     async def stream(self) -> AsyncGenerator[tuple[ListItem, ...], None]:
         """See `Cache.listing`. A listing that is still good comes as one page, which is the same object each time."""
@@ -83,6 +89,7 @@ class Listings:
         given: set[str] = set()
         try:
             if self.verdict is not None and now < self.verdict[1]:
+                self._tell_late()
                 raise copy.copy(self.verdict[0]) from None
             reading = self.start()
             if not (self._outage and old is not None):
@@ -104,18 +111,20 @@ class Listings:
             quiet: whether nobody is to hear of a refusal.
         """
         now = trio.current_time()
-        if (
-            self.reading is None
-            or self.reading.given_up
-            or now - self.reading.began >= max(1.0, self._limits.list_ttl)
-        ):
+        if self.reading is None or self.reading.given_up or self._is_old(self.reading, now):
             self.reading = Listing(now, worth)
+            self._under_way += 1
             self._home().start_soon(self._read, self.reading)
         self.reading.worth = max(self.reading.worth, worth)
         self.reading.quiet = self.reading.quiet and quiet
         if not quiet:
             self.reading.proof = self.reading.began
         return self.reading
+
+    def _is_old(self, reading: Listing, now: float) -> bool:
+        """Whether who asks now shall not have to do with a reading that is under way."""
+        old = now - reading.began >= max(1.0, self._limits.list_ttl)
+        return old and self._under_way < _MOST_READINGS
 
     def names_known(self) -> int:
         """How many names the vault has, as far as listings and gets have shown."""
@@ -152,7 +161,12 @@ class Listings:
         self._epoch += 1
 
     async def _read(self, reading: Listing) -> None:
-        await reading.read(self._source.pages(), self._limits.timeout, partial(self._on_page, self._epoch))
+        try:
+            await reading.read(
+                self._source.pages(), self._limits.timeout, partial(self._on_page, self._epoch)
+            )
+        finally:
+            self._under_way -= 1
         now = trio.current_time()
         current = self.reading is reading
         if current:
@@ -176,9 +190,16 @@ class Listings:
             self._outage.failed("the listing", failure, reading.began)
             self.verdict = (failure, now + FAILURE_SECONDS)
         else:
+            self._untold = failure if reading.quiet else None
             if not reading.quiet:
                 self._outage.refused("the listing", failure, now)
             self.verdict = (failure, now + self._limits.negative_ttl)
+
+    def _tell_late(self) -> None:
+        """Somebody meets what is remembered: a refusal on which nothing depended is told of from now on."""
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            self._outage.recalled("the listing", untold)
 
     def _judge(self, listing: Listing, now: float) -> Verdict:
         return freshness.judge(listing.began, now, self._limits, lasts=self._limits.list_ttl)

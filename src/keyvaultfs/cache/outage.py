@@ -46,6 +46,10 @@ class Outage:
         else:
             self._causes.begin(_REFUSED, what, **facts(exc))
 
+    def recalled(self, what: str, exc: Exception) -> None:
+        """A no of before of which nobody was told matters to somebody now."""
+        self._causes.begin(_REFUSED, what, **facts(exc))
+
     def answered(self, what: str, now: float) -> None:
         """The vault answered with what was wanted."""
         self._answer(now)
