@@ -479,10 +479,14 @@ async def test_of_a_name_with_many_addresses_those_behind_the_dead_ones_have_the
 
 
 def test_however_often_a_vault_spells_its_origin_anew_few_spellings_are_kept() -> None:
-    adapter = Adapter(CONTEXT, 2, None, None)
-    spellings = [f"https://v.test:{'0' * number}443" for number in range(200)]
-    assert len({id(adapter.pool(one)) for one in spellings}) == 1
-    assert len(adapter.pools()) <= 16
+    kept = Adapter(CONTEXT, 2, None, None)
+    spellings = ["https://v.test", *(f"https://v.test:{'0' * number}443" for number in range(200))]
+    assert len({id(kept.pool(one)) for one in spellings}) == len(kept.pools()) == 1
+    for one in spellings:
+        kept.host(one)
+        kept.pool(one)
+    assert len(kept._spelt) <= 16
+    assert len(kept._hosts) <= 17
 
 
 def test_shunned_addresses_are_few_and_come_back() -> None:

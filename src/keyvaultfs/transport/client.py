@@ -28,9 +28,10 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 _URL = re.compile("(https?://[^/?#]+)(/[^#]*)")
 _ONCE = urllib3.Retry(False, redirect=False)
-_MOST_ORIGINS = 16
-"""Spellings of origins that are kept. A link to a next page spells the vault's own as it likes (``:443``, ``:0443``)."""
+_MOST_SPELLINGS = 16
+"""Of origins, that are kept: a link to a next page spells the vault's own as it likes, with ``:443`` or ``:0443``."""
 
+_PORTS = {"http": 80, "https": 443}
 _POOLS = {"http": HTTPPool, "https": HTTPSPool}
 
 
@@ -54,7 +55,8 @@ class Adapter(HTTPAdapter):
         self._proxy_context = proxy_context
         self._context = context
         self._https_proxy = https_proxy
-        self._pools: dict[str, Any] = {}
+        self._pools: dict[tuple[str, str | None, int], Any] = {}
+        self._spelt: dict[str, Any] = {}
         self._hosts: dict[str, str] = {}
         super().__init__(pool_connections=2, pool_maxsize=connections, max_retries=0)
 
@@ -84,29 +86,33 @@ class Adapter(HTTPAdapter):
         return {"Proxy-Authorization": f"Basic {b64encode(who).decode()}"}
 
     def pool(self, origin: str) -> Any:
-        """urllib3's pool of an origin, such as ``https://host:8443``. A transport has one origin, or a few in tests."""
-        known = self._pools.get(origin)
+        """urllib3's pool of an origin, such as ``https://host:8443``; the same one however it is spelt."""
+        known = self._spelt.get(origin)
         if known is None:
             parts = urlsplit(origin)
-            proxied = self._https_proxy is not None and parts.scheme == "https"
-            manager = self.proxy_manager_for(self._https_proxy) if proxied else self.poolmanager
-            # Said, and not left to a default of the library.
-            verified = {"cert_reqs": "CERT_REQUIRED"} if parts.scheme == "https" else None
-            known = manager.connection_from_host(
-                parts.hostname, parts.port, parts.scheme, pool_kwargs=verified
-            )
-            if len(self._pools) >= _MOST_ORIGINS:
-                self._pools.clear()  # urllib3 has them all the same, by what they mean
+            meant = parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+            known = self._pools.get(meant)
+            if known is None:
+                known = self._pools[meant] = self._new(*meant)
+            if len(self._spelt) >= _MOST_SPELLINGS:
+                self._spelt.clear()
                 self._hosts.clear()
-            self._pools[origin] = known
+            self._spelt[origin] = known
         return known
+
+    def _new(self, scheme: str, host: str | None, port: int) -> Any:
+        proxied = self._https_proxy is not None and scheme == "https"
+        manager = self.proxy_manager_for(self._https_proxy) if proxied else self.poolmanager
+        # Said, and not left to a default of the library.
+        verified = {"cert_reqs": "CERT_REQUIRED"} if scheme == "https" else None
+        return manager.connection_from_host(host, port, scheme, pool_kwargs=verified)
 
     def host(self, origin: str) -> str:
         """What the header of that name says: an origin's host, and its port if that is not the scheme's own."""
         known = self._hosts.get(origin)
         if known is None:
             scheme, _, rest = origin.partition("://")
-            known = self._hosts[origin] = rest.removesuffix({"http": ":80", "https": ":443"}[scheme])
+            known = self._hosts[origin] = rest.removesuffix(f":{_PORTS[scheme]}")
         return known
 
     def pools(self) -> tuple[Any, ...]:
