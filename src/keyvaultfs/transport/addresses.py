@@ -85,7 +85,8 @@ class Race:
                     self._lost(sock, address, number)
                     start_at = 0.0
         except TimeoutError:
-            self.outrun = {entry[4] for _, entry in tuple(self._running.values())[:-1]}  # the last had less time
+            silent = tuple(self._running.values())[:-1]  # the last had less time
+            self.outrun = {entry[4] for _, entry in silent}
             raise
         finally:
             for sock, _ in self._running.values():
