@@ -123,6 +123,10 @@ class Noise(Exception):
     """What the other side sent is no message; nothing of it is used, and nothing ends by it."""
 
 
+class Smuggled(Noise):
+    """Descriptors came with what the other side sent; the kernel has dropped them."""
+
+
 class Message(NamedTuple):
     """What one side says to the other.
 
@@ -240,6 +244,7 @@ class Channel:
 
         Raises:
             EOFError: the peer is gone.
+            Smuggled: descriptors came with it.
             Noise: what came is no message.
         """
         try:
@@ -248,6 +253,8 @@ class Channel:
             return None
         except OSError as exc:
             raise EOFError from exc
+        if flags & socket.MSG_CTRUNC:
+            raise Smuggled
         if not data:
             raise EOFError
         if flags & socket.MSG_TRUNC:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 BYTES = 4096
 _PLACES = 64
+_LARGEST = (1 << 64) - 1
 _HEAD = struct.Struct("<I4x")
 _ROW = struct.Struct("<QQI4xd")
 
@@ -58,7 +59,11 @@ class Tallies:
 
     def put(self, row: int, tally: Tally) -> None:
         """Change one's own row."""
-        _ROW.pack_into(self._map, _HEAD.size + row * _ROW.size, *tally)
+        written, lost = (
+            tally.written & _LARGEST,
+            tally.lost & _LARGEST,
+        )  # anybody may have put any numbers there
+        _ROW.pack_into(self._map, _HEAD.size + row * _ROW.size, written, lost, tally.code, tally.since)
 
     def _newest(self) -> int:
         return int(_HEAD.unpack_from(self._map)[0]) % _PLACES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,3 +60,34 @@ def test_what_a_worker_leaves_may_have_any_size(
         assert (kv / "two").read_text() == "two"
         assert (kv / "one").read_text() == "one"
     assert kv.process.poll() is None, kv.log()
+
+
+def test_what_a_worker_attaches_to_its_messages_reaches_nobody(vault: VaultProcess, mount: Mounter) -> None:
+    """Where the kernel cannot refuse it, the worker is killed."""
+    vault.set("pw", "x")
+    kv = mount()
+    pid = kv.worker()
+    with descriptor_of(pid, ipc.CHANNEL_FD) as fd, socket.socket(fileno=os.dup(fd)) as channel:
+        try:
+            socket.send_fds(channel, [b'{"kind": "heartbeat"}'], [0])
+        except PermissionError:
+            assert kv.worker() == pid
+        else:
+            kv.says("sent descriptors")
+    assert (kv / "pw").read_text() == "x"
+
+
+def test_a_worker_that_says_again_and_again_that_it_is_ready_is_heard_once(
+    vault: VaultProcess, mount: Mounter
+) -> None:
+    vault.set("pw", "x")
+    kv = mount()
+    os.kill(kv.worker(), signal.SIGKILL)
+    kv.says("has taken over")
+    with descriptor_of(kv.worker(), ipc.CHANNEL_FD) as fd, socket.socket(fileno=os.dup(fd)) as channel:
+        for _ in range(50):
+            with contextlib.suppress(BlockingIOError):
+                channel.send(b'{"kind": "ready", "notes": ["note"]}')
+        channel.send(b"noise")
+        kv.says("is no message")
+    assert kv.log().count("has taken over") == 1

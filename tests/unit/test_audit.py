@@ -427,3 +427,15 @@ def test_few_descriptors_are_kept_however_many_ask() -> None:
     assert len(os.listdir("/proc/self/fd")) - before <= 64
     askers.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_worker_that_was_taken_over_has_recorded_is_text_and_counted(file: File) -> None:
+    """And its counts may be any: who writes goes on with them."""
+    largest = (1 << 64) - 1
+    for row in range(10):
+        file.tallies.put(row, Tally(largest, largest))
+    file.target.reopen(file.buried.append)
+    os.write(file.fd, b"\x1b[2Jforged\xff\r\0\n\n\n")
+    file.put("honest")
+    wait_until(lambda: file.path.read_text().endswith("honest\n"), "the record")
+    assert file.path.read_text() == "?[2Jforged???\n\n\nhonest\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -10,6 +11,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +32,12 @@ from keyvaultfs.keeper.notify import Notifier
 from keyvaultfs.keeper.presence import Presence
 from keyvaultfs.keeper.readiness import Readiness, Verdict
 from keyvaultfs.keeper.sink import Sink
+from keyvaultfs.keeper.spawn import refuse_descriptors
 from keyvaultfs.keeper.stderr import Stderr
 from keyvaultfs.keeper.succession import Act, Succession
 from keyvaultfs.keeper.supervisor import Step, Supervisor
 from keyvaultfs.keeper.workforce import Workforce
+from tests.support.mount import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,10 +275,16 @@ class FakeWorker:
         self.channel = ipc.Channel(ours)
         self.channel_open = self.log_open = True
         self.log_fd = 99
-        self.lines: list[str] = []
+        self.written: list[str] = []
+        self.messages, self.lines = Allowance(200, 400), Allowance(200, 2000)
+        self.rests_until = 0.0
+        self.noisy = self.killed = False
 
     def log_lines(self) -> list[str]:
-        return self.lines
+        return self.written
+
+    def kill(self) -> None:
+        self.killed = True
 
     def close(self) -> None:
         self.channel.sock.close()
@@ -387,6 +398,69 @@ def test_a_flood_of_messages_is_left_in_the_socket(worker: Any) -> None:
     assert worker.log_fd in mail.wanted(worker, now)
 
 
+def test_a_worker_that_floods_does_not_drown_what_another_says(worker: Any) -> None:
+    mail, other, now = Mail(sink := FakeSink()), FakeWorker(), 0.0  # type: ignore[arg-type]
+    worker.written, other.written = ["flood"] * 9000, ["other"]
+    for _ in range(100):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                worker.theirs.send(b'{"kind": "poke"}')
+        list(mail.messages(worker, now))
+        mail.pass_log(worker)
+        now += 0.001
+    other.theirs.send(b'{"kind": "standby"}')
+    assert other.channel.sock.fileno() in mail.wanted(other, now)  # type: ignore[arg-type]
+    assert [message.kind for message in mail.messages(other, now)] == ["standby"]  # type: ignore[arg-type]
+    mail.pass_log(other)  # type: ignore[arg-type]
+    assert sink.lines[-1] == "other"
+    other.close()
+
+
+def test_a_worker_that_sends_descriptors_is_killed_and_heard_no_more(worker: Any) -> None:
+    mail = Mail(sink := FakeSink())  # type: ignore[arg-type]
+    before = os.listdir("/proc/self/fd")
+    for data in (b'{"kind": "heartbeat"}', b"x"):
+        socket.send_fds(worker.theirs, [data], [0, 1, 2])
+    assert list(mail.messages(worker, 0)) == []
+    assert worker.killed
+    assert worker.channel.sock.fileno() not in mail.wanted(worker, 9)
+    assert ["descriptors" in text for text in sink.said] == [True]
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_descriptors_are_refused_where_the_kernel_can(worker: Any) -> None:
+    refused = refuse_descriptors(worker.channel.sock)
+    with pytest.raises(PermissionError) if refused else contextlib.nullcontext():
+        socket.send_fds(worker.theirs, [b"x"], [0])
+    socket.send_fds(worker.channel.sock, [b"x"], [0])
+    _, (fd,), _, _ = socket.recv_fds(worker.theirs, 1, 1)
+    os.close(fd)
+
+
+def test_a_socket_that_waits_to_be_closed_holds_nobody_up() -> None:
+    """Its last reference is in a message: whoever receives that waits ten minutes until what it had to send is sent."""
+    code = (
+        "import contextlib, os, socket, struct\n"
+        "from keyvaultfs.keeper.signals import interrupt_waits\n"
+        "interrupt_waits()\n"
+        "listening = socket.create_server(('127.0.0.1', 0))\n"
+        "ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "if os.fork() == 0:\n"
+        "    evil = socket.create_connection(listening.getsockname())\n"
+        "    evil.setblocking(False)\n"
+        "    with contextlib.suppress(BlockingIOError):\n"
+        "        while True: evil.send(b'x' * 65536)\n"
+        "    evil.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 600))\n"
+        "    for _ in range(2): socket.send_fds(theirs, [b'm'], [evil.fileno()])\n"
+        "    os._exit(0)\n"
+        "theirs.close()\n"
+        "os.wait()\n"
+        "assert ours.recvmsg(1)[2] & socket.MSG_CTRUNC\n"
+        "ours.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=100)
+
+
 def test_a_worker_that_hangs_up_is_waited_for_no_more(worker: Any) -> None:
     mail = Mail(FakeSink())  # type: ignore[arg-type]
     worker.theirs.close()
@@ -396,7 +470,7 @@ def test_a_worker_that_hangs_up_is_waited_for_no_more(worker: Any) -> None:
 
 def test_a_flood_of_log_lines_is_cut_and_counted(worker: Any) -> None:
     mail = Mail(sink := FakeSink())  # type: ignore[arg-type]
-    worker.lines = ["line"] * 5000
+    worker.written = ["line"] * 5000
     mail.pass_log(worker)
     assert 2000 <= len(sink.lines) < 4000
     mail.tell_what_is_lost(1)
@@ -422,6 +496,9 @@ def test_what_is_no_name_of_ours_is_not_touched(name: str, what: str) -> None:
         ("0" * 15, "rename", "pw", 0),
         ("../../etc/passwd", "rename", "pw", 0),
         ("A" * 16, "rename", "pw", 0),
+        ("0" * 16, "rename", "pw", True),
+        ("0" * 16, "unlink", "pw", 1 << 63),
+        ("0" * 16, "look", "pw", -1),
         ("0" * 16 + "\n", "rename", "pw", 0),
         ("0" * 16, "rmdir", "pw", 0),
         ("0" * 16, "refresh", "pw", 70_000),

@@ -197,8 +197,11 @@ def check(token: str, what: str, name: str, inode: int) -> None:
         ValueError: it may not.
     """
     named = what in {RENAME, UNLINK, LOOK} and len(name) <= _LONGEST_PATH and _is_path(name)
-    refreshed = what == REFRESH and not name and 1 < inode < 1 << 63
-    if _TOKEN.fullmatch(token) is None or not (named or refreshed):
+    refreshed = what == REFRESH and not name and inode > 1
+    numbered = (
+        type(inode) is int and 0 <= inode < 1 << 63
+    )  # True is an int as well, and the child cannot read it
+    if _TOKEN.fullmatch(token) is None or not numbered or not (named or refreshed):
         raise ValueError
 
 

@@ -1,7 +1,7 @@
 """What workers send: messages and log lines. Anybody may have taken a worker over, so all of it has a bound.
 
-What is above the bound stays in the socket or pipe, where it slows its sender and not the keeper; what is malformed is
-counted and said once for each worker.
+Each worker has a bound of its own, so that one that floods does not drown what its successor says. What is above it
+stays in the socket or pipe, where it slows its sender and not the keeper; what is malformed is said once for each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper.allowance import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from keyvaultfs.keeper.process import WorkerProcess
     from keyvaultfs.keeper.sink import Sink
 
-_WARNING = 4
-_MESSAGES_A_SECOND, _MESSAGE_BURST = 200.0, 400.0
-_LINES_A_SECOND, _LINE_BURST = 200.0, 2000.0
+_ERR, _WARNING = 3, 4
 _IN_A_TURN = 64
 _REST_SECONDS = 0.2
 _TELL_SECONDS = 5.0
@@ -36,27 +33,30 @@ class Mail:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._messages = Allowance(_MESSAGES_A_SECOND, _MESSAGE_BURST)
-        self._lines = Allowance(_LINES_A_SECOND, _LINE_BURST)
-        self._rest_until = 0.0
-        self._noisy: set[int] = set()
         self._untold = 0
         self._tell_next = 0.0
 
     def wanted(self, process: WorkerProcess, now: float) -> list[int]:
         """The descriptors to wait for."""
-        rests = now < self._rest_until
+        rests = now < process.rests_until
         found = [process.channel.sock.fileno()] if process.channel_open and not rests else []
         return [*found, process.log_fd] if process.log_open else found
 
     def messages(self, process: WorkerProcess, now: float) -> Iterator[Message]:
         """The messages that have come, up to the number that may be read now."""
         for _ in range(_IN_A_TURN):
-            if not self._messages.take(now):
-                self._rest_until = now + _REST_SECONDS
+            if not process.messages.take(now):
+                process.rests_until = now + _REST_SECONDS
                 return
             try:
                 message = process.channel.receive()
+            except ipc.Smuggled:
+                self._sink.say(
+                    _ERR, f"worker {process.pid} sent descriptors, as none of ours does: it is killed"
+                )
+                process.channel_open = False
+                process.kill()
+                return
             except ipc.Noise:
                 self._note(process)
                 continue
@@ -80,7 +80,7 @@ class Mail:
         """Hand its new log lines on, as many as are allowed."""
         now = time.monotonic()
         for line in process.log_lines():
-            if not self._lines.take(now):
+            if not process.lines.take(now):
                 self._untold += 1
                 continue
             self._sink.line(line)
@@ -92,6 +92,6 @@ class Mail:
             self._untold, self._tell_next = 0, now + _TELL_SECONDS
 
     def _note(self, process: WorkerProcess) -> None:
-        if process.pid not in self._noisy:
-            self._noisy = {process.pid}
+        if not process.noisy:
+            process.noisy = True
             self._sink.say(_WARNING, f"worker {process.pid} sent what is no message; it is ignored")

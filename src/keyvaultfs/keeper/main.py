@@ -202,8 +202,9 @@ class Keeper:
             life.standby = True
 
     def _on_ready(self, process: WorkerProcess, message: Message) -> None:
-        if not self.succession.serves(process):
+        if process.ready or not self.succession.serves(process):
             return
+        process.ready = True
         self.workforce.init_answered(message.text(ipc.INIT_ANSWER, 4096))
         if self.workforce.served:
             self.sink.say(_INFO, f"worker {process.pid} has taken over")

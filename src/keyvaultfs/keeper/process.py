@@ -11,7 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper.spawn import high
+from keyvaultfs.keeper.allowance import Allowance
+from keyvaultfs.keeper.signals import interrupt_waits
+from keyvaultfs.keeper.spawn import high, refuse_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _LAST_LINES = 5
 _NONE: Mapping[int, int] = MappingProxyType({})
 _LONGEST_LINE = 1 << 16
+_MESSAGES_A_SECOND, _MESSAGE_BURST = 200.0, 400.0
+_LINES_A_SECOND, _LINE_BURST = 200.0, 2000.0
 
 
 class WorkerProcess:
@@ -31,15 +35,30 @@ class WorkerProcess:
         begun: the process.
         charge: what it is to do.
         handed: descriptors that go with the charge, by the number that the worker is to find them at.
+
+    Attributes:
+        words: its last, if it said any.
+        ready: whether it said that it serves.
+        messages: how many messages may be read of it.
+        lines: how many of its log lines are handed on.
+        rests_until: when its messages are read again.
+        noisy: whether it was said that it sends what is no message.
     """
 
     def __init__(self, begun: Begun, charge: Charge, handed: Mapping[int, int] = _NONE) -> None:
         self.pid = begun.pid
         self.channel = ipc.Channel(socket.socket(fileno=begun.channel))
+        if not refuse_descriptors(self.channel.sock):
+            interrupt_waits()
         self.log_fd = begun.log
         self.log_open = self.channel_open = True
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.words = ""
+        self.ready = False
+        self.messages = Allowance(_MESSAGES_A_SECOND, _MESSAGE_BURST)
+        self.lines = Allowance(_LINES_A_SECOND, _LINE_BURST)
+        self.rests_until = 0.0
+        self.noisy = False
         self._partial = b""
         # Opened now, while the process is still one of ours to look at: where /proc hides others' (hidepid), it also
         # hides one that is not dumpable, and the worker soon is not.

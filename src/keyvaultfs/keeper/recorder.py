@@ -32,6 +32,9 @@ _NOBODY = 65534
 _NOT_FOR_IT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """A terminal's Ctrl-C, and systemd's end of a unit, are for the keeper: there may still be records to write."""
 
+_PLAIN = bytes(byte if byte == 10 or 32 <= byte < 127 else ord("?") for byte in range(256))
+"""Of a record, which is JSON in ASCII: a worker that somebody has taken over may send anything to root's terminal."""
+
 _READY, _GO, _END = b"ready", b"go", b"end"
 
 
@@ -176,7 +179,7 @@ class Pen:
         """Write some lines."""
         self._tallies.put(self._row, self._tally._replace(since=time.monotonic()))
         begin = b"\n" if self._torn else b""  # the next record begins on a line of its own
-        whole = begin + records
+        whole = begin + records.translate(_PLAIN)
         try:
             count, code = os.write(self._fd, whole), 0
         except OSError as exc:

@@ -8,8 +8,20 @@ import socket
 from keyvaultfs.keeper.spawn import high
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_HEARD = (*STOPS, signal.SIGHUP, signal.SIGCHLD)
-_IGNORED = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
+_HEARD = (*STOPS, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
+_IGNORED = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGVTALRM, signal.SIGPROF)
+_INTERRUPT_SECONDS = 1.0
+
+
+def interrupt_waits() -> None:
+    """From now on no wait in the kernel that a signal can interrupt lasts longer than a second.
+
+    Whoever drops the last reference to a socket that has data to send, and SO_LINGER set, waits for the other side. A
+    worker may attach such a one to a message, and the keeper drops it.
+    """
+    if signal.getitimer(signal.ITIMER_REAL)[1] == 0:
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, _INTERRUPT_SECONDS, _INTERRUPT_SECONDS)
 
 
 class Signals:

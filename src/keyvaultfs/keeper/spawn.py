@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ABOVE_FIXED = 16
+_SO_PASSRIGHTS = 83  # include/uapi/asm-generic/socket.h, since Linux 6.16
 _OF_THE_KEEPER = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"}
 
 
@@ -53,6 +54,14 @@ def high(fd: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_FIXED)
     finally:
         os.close(fd)
+
+
+def refuse_descriptors(sock: socket.socket) -> bool:
+    """Have whoever sends descriptors to this socket be refused; False where the kernel cannot (before 6.16)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+        return True
+    return False
 
 
 def spawn(handed: Mapping[int, int], name: str, environment: Mapping[str, str]) -> Begun:
