@@ -63,6 +63,7 @@ def test_each_cause_has_a_code_that_may_be_logged_a_sentence_and_a_cure(row: cau
         ("Identity-invalid_request", "Identity-invalid_request"),
         ("Identity-500", "Identity-5"),
         ("Identity-NotJSON", "Identity-"),
+        ("Identity-Library-CredentialUnavailableError", "Identity-Library-"),
         ("TimeoutOfAnotherKind", "TimeoutOfAnotherKind"),
         ("", ""),
     ],

@@ -431,6 +431,21 @@ async def test_passing_trouble_of_the_endpoint_is_nobody_answering(status: int) 
     assert not isinstance(caught.value, BadAnswer)
 
 
+async def test_several_identities_of_which_none_is_named_are_told_from_none() -> None:
+    several = (
+        "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the"
+        " token request"
+    )
+    for said, cause in (
+        (several, "Identity-SeveralIdentities"),
+        ("Identity not found", "Identity-invalid_request"),
+        (None, "Identity-invalid_request"),
+        (7, "Identity-invalid_request"),
+    ):
+        with pytest.raises(Declined, match=cause):
+            await fetched(400, {"error": "invalid_request", "error_description": said})
+
+
 @pytest.mark.parametrize(
     ("code", "mend"), [("invalid_request", "client_id="), ("invalid_resource", "resource=")]
 )

@@ -11,6 +11,8 @@ import pytest
 import trio
 
 from keyvaultfs.cache.freshness import PAGE
+from keyvaultfs.errors import Refused
+from keyvaultfs.log import Causes
 from tests.support.fake_vault import FakeVault
 from tests.support.world import TTL, World, names_of, world
 
@@ -41,6 +43,25 @@ def fill(vault: FakeVault, number: int) -> list[str]:
     for name in names:
         vault.put(name, "v")
     return names
+
+
+async def test_a_refused_listing_is_a_problem_once_somebody_meets_it(autojump_clock: MockClock) -> None:
+    causes = Causes(trio.current_time)
+    async with world(causes=causes) as w:
+        w.vault.list_refused = True
+        w.cache.listings.start(quiet=True)
+        await trio.sleep(1)
+        assert causes.problems() == [], "nothing depends on it yet"
+        for _ in range(3):
+            with pytest.raises(Refused):
+                await names_of(w)
+        assert len(w.vault.asked) == 1
+        (problem,) = causes.problems()
+        assert str(problem["sentence"]).startswith("vault refuses the listing")
+        w.vault.list_refused = False
+        await trio.sleep(TTL)
+        assert await names_of(w) == []
+        assert causes.problems() == []
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -102,11 +102,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(given: Sequence[str], begun: Start | None) -> int:
     from keyvaultfs.cli.messages import guarded, say
 
+    if sys.stdout is None:  # somebody closed it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the end
     try:
-        return guarded(lambda: _run(given, begun), usage=USAGE, failed=FAILED, program="keyvaultfs")
+        code = guarded(lambda: _run(given, begun), usage=USAGE, failed=FAILED, program="keyvaultfs")
     except OSError as exc:  # what the machine does not let us do
         say(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or type(exc).__name__)
-        return FAILED
+        code = FAILED
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        if not code and not isinstance(exc, BrokenPipeError):
+            say(f"standard output: {exc.strerror}")
+        # What stays in the buffer would be a complaint of the interpreter's, and its exit status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or FAILED
+    return code
 
 
 def _run(given: Sequence[str], begun: Start | None) -> int:

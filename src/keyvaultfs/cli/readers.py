@@ -74,9 +74,13 @@ def _reader(reader: dict[str, Any], now: float) -> str:
 
 
 def _only(files: list[dict[str, Any]], mountpoint: str, name: str) -> dict[str, Any]:
-    root, path = os.path.abspath(mountpoint), name  # noqa: PTH100 - a link must not be followed
+    path = os.path.normpath(name)
     if os.path.isabs(name):  # noqa: PTH117
-        path = os.path.relpath(name, root)
+        # As it was written, else by where links lead to; that the mount answers has just been seen.
+        root, whole = os.path.abspath(mountpoint), path  # noqa: PTH100
+        if os.path.commonpath((root, whole)) != root:
+            root, whole = os.path.realpath(root), os.path.realpath(whole)
+        path = os.path.relpath(whole, root)
     for file in files:
         if file["path"] == path or (file["path"].lower() == path.lower()):
             return file

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import time
 
 from keyvaultfs.errors import KeyVaultFSError
@@ -59,10 +60,12 @@ class Attempt:
         return self._answer[4:]
 
     def close(self) -> None:
-        """Wait for nothing: a child that hangs is left to the system."""
+        """Wait for nothing: a child that still reads is killed, as far as the kernel lets it."""
         os.close(self.fd)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, os.WNOHANG)
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, os.WNOHANG)
 
 
 def read(path: str, seconds: float = SECONDS, most: int = _MOST) -> bytes:
@@ -117,7 +120,7 @@ def _why(exc: OSError, folder: str, name: str, seconds: float) -> str:
 
 def _read_and_say(path: str, writing: int, most: int, *, keep: bool) -> None:
     """In the child. Its streams are let go, or who reads ours would wait for it as well."""
-    code, data = 0, b""
+    code, data, count = 0, b"", 0
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
@@ -126,8 +129,9 @@ def _read_and_say(path: str, writing: int, most: int, *, keep: bool) -> None:
         os.closerange(4, 1 << 16)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         while piece := os.read(fd, _PIECE):
-            data = data + piece if keep else piece
-            if len(data) > most:
+            data += piece if keep else b""
+            count += len(piece)
+            if count > most:
                 code = errno.EFBIG
                 break
     except OSError as exc:

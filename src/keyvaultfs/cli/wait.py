@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import select
 import sys
 import time
@@ -26,9 +27,12 @@ _WORDS = {
     errno.EACCES: "it is refused, by the vault or by the file's mode",
     errno.ETIMEDOUT: "the vault did not answer in time",
     errno.EIO: "nobody answers, or not in Key Vault's words",
+    errno.EAGAIN: "too many names that the mount does not know are asked for at once",
     errno.ENOTCONN: "the mount is dead: unmount it, and mount again",
     errno.EISDIR: "it is a directory",
 }
+
+_OF_ONE = re.compile(r"file |(?:vault refuses|no good answer for) (?!the listing)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,9 +78,9 @@ def until_readable(paths: Sequence[str], seconds: float) -> dict[str, str]:
 
 
 def _cause(path: str) -> str:
-    """What the mount says of it, where that may be asked: why it cannot be made, else a problem that names it, or any.
+    """What the mount says of it, where that may be asked: why it cannot be made, else a problem of this file or of all.
 
-    That another file cannot be made is no answer.
+    That another file cannot be made, or another secret is refused, is no answer.
     """
     whole = os.path.abspath(path)  # noqa: PTH100
     folder, name = os.path.split(whole)
@@ -88,8 +92,9 @@ def _cause(path: str) -> str:
             if reason is not None:
                 return f" (it cannot be made: {line(reason)})"
             sentences = [str(problem["sentence"]) for problem in status["problems"]]
-            sentences = [sentence for sentence in sentences if not sentence.startswith("file ")]
-            about = [sentence for sentence in sentences if name.lower() in sentence.lower()] or sentences
+            named = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", re.IGNORECASE)
+            about = [one for one in sentences if named.search(one) and not one.startswith("file ")]
+            about = about or [one for one in sentences if not _OF_ONE.match(one)]
             return f" ({line(about[0])})" if about else ""
         if folder == os.path.dirname(folder):  # noqa: PTH120
             return ""

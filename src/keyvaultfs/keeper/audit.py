@@ -159,7 +159,10 @@ def _explained(option: str) -> Iterator[None]:
         yield
     except OSError as exc:
         code = exc.errno or errno.EIO
-        raise KeyVaultFSError("", f"audit={option}: {_WORDS.get(code) or os.strerror(code)}") from None
+        why = _WORDS.get(code) or os.strerror(code)
+        if option == JOURNAL:
+            why = f"the journal does not listen at {_SOCKET}: {os.strerror(code)}"
+        raise KeyVaultFSError("", f"audit={option}: {why}") from None
 
 
 def _journal() -> int:
