@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parents[2] / "src"
 
+_BEFORE_THE_WORKER = ("typing", "re", "json", "ctypes", "keyvaultfs.ipc")
 _OF_THE_KEEPER = (
     "trio",
     "pyfuse3",
@@ -47,6 +48,7 @@ _OF_THE_NETWORK = (
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
+        (("cli.main", "cli.mount_helper", "keeper.start"), _BEFORE_THE_WORKER),
         (("keeper.__main__",), _OF_THE_KEEPER),
         (("worker.main", "worker.network", "settings.layout", "files.makers"), _OF_THE_NETWORK),
     ],
