@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keyvaultfs.filesystem.askers import Asker, Seen
     from keyvaultfs.filesystem.inodes.nodes import Node
@@ -106,7 +106,7 @@ class Readers:
         self.by_handle: dict[int, Reader] = {}
         self.recent: dict[tuple[int, int], Recent] = {}
         """by inode and process id, for the moment until the next `flush`: a warm open is counted here and no more"""
-        self._free = list(range(MOST - 1, -1, -1))
+        self._free: Iterator[int] = iter(range(MOST))
         self.forgotten = 0
         self._map: mmap.mmap | None = None
         if fd is not None:
@@ -189,12 +189,13 @@ class Readers:
         return sum(_is_behind(reader.edition, current(reader.path)) for reader in self._known.values())
 
     def _place(self) -> int:
-        if not self._free:
+        slot = next(self._free, None)
+        if slot is None:
             _, oldest = self._known.popitem(last=False)
             self.forgotten += 1
             self.recent.clear()  # it leads to one that is not written any more
             return oldest.slot
-        return self._free.pop()
+        return slot
 
     def _write(self, where: mmap.mmap, reader: Reader, handles: list[int]) -> None:
         asker = reader.asker
@@ -243,7 +244,7 @@ class Readers:
             ):
                 found.append(one)
         taken = {reader.slot for reader, _ in found}
-        self._free = [slot for slot in self._free if slot not in taken]
+        self._free = (slot for slot in range(MOST) if slot not in taken)
         for reader, handles in sorted(found, key=lambda one: one[0].last):
             asker = reader.asker
             key = (

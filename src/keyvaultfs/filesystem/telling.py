@@ -117,8 +117,9 @@ class Telling:
     async def _was_renamed(self, one: Announcement, dirent: Dirent) -> None:
         self._metrics.notifications["renamed" if one.do is Do.RENAME else "unlinked"] += 1
         parent = self._table.entries.parent(dirent.name.key)
-        for spelling in self._table.entries.spellings.get(dirent.name.key, set()) - {dirent.name.raw}:
-            await self._notifications.entry(parent, spelling)
+        for spelling in self._table.entries.spellings.get(dirent.name.key, ()):
+            if spelling != dirent.name.raw:
+                await self._notifications.entry(parent, spelling)
         await self._after(one.old)
 
     async def _after(self, old: Node | None) -> None:
@@ -153,7 +154,7 @@ class Telling:
 
     async def _drop_entries(self, dirent: Dirent, old: Node) -> None:
         parent = self._table.entries.parent(dirent.name.key)
-        spellings = self._table.entries.spellings.get(dirent.name.key) or {dirent.name.raw}
+        spellings = self._table.entries.spellings.get(dirent.name.key) or (dirent.name.raw,)
         outcomes = [await self._notifications.entry(parent, name, old.inode) for name in spellings]
         for _ in range(_HELPED):
             if 0 in outcomes or errno.ENOENT not in outcomes or not self._table.has(old):

@@ -11,6 +11,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from keyvaultfs import ipc, isolation, log
+from keyvaultfs.worker import allocator
 
 if TYPE_CHECKING:
     from keyvaultfs.files.tree import Tree
@@ -66,6 +67,7 @@ def main() -> int:
         _start_isolated()
     isolation.close_descriptors(ipc.FIRST_FREE_FD)
     isolation.settle()
+    allocator.settle()
     # Readers wait for this start after a kill. What modules make stays for good: to look for garbage among it is in
     # vain, now and in each full collection later.
     gc.disable()

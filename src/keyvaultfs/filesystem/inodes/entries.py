@@ -33,7 +33,7 @@ class Entries:
         self._tree = tree
         self._directories = directories
         self.nodes: dict[str, Node] = {}
-        self.spellings: dict[str, set[bytes]] = {}
+        self.spellings: dict[str, tuple[bytes, ...]] = {}
         self._superseded: dict[str, list[Node]] = {}
 
     def give(self, node: Node, spelling: bytes) -> bool:
@@ -43,10 +43,12 @@ class Entries:
             Whether this spelling is remembered: only those are invalidated after a rotation.
         """
         self.nodes[node.name.key] = node
-        spellings = self.spellings.setdefault(node.name.key, set())
-        remembered = spelling in spellings or len(spellings) < _MOST_SPELLINGS or spelling == node.name.raw
+        spellings = self.spellings.get(node.name.key, ())
+        if spelling in spellings:
+            return True
+        remembered = len(spellings) < _MOST_SPELLINGS or spelling == node.name.raw
         if remembered:
-            spellings.add(spelling)
+            self.spellings[node.name.key] = (*spellings, spelling)
         return remembered
 
     def load(self, node: Node, *, current: bool) -> None:
@@ -54,7 +56,7 @@ class Entries:
         key = node.name.key
         if current or key not in self.nodes:
             self.nodes[key] = node
-            self.spellings.setdefault(key, set()).add(node.name.raw)
+            self.spellings[key] = (node.name.raw,)
         if not current:
             self.supersede(node)
 

@@ -25,6 +25,7 @@ class Handles:
         self._slots = slots
         self.by_number: dict[int, Handle] = {}
         self.unsettled: list[Handle] = []
+        self._doubtful: set[Handle] = set()
         # The kernel may still use handles that a predecessor numbered. So each worker counts from a random number below
         # 2^61, since two random starts are almost certainly further apart than all the opens of one worker. Handles of
         # directories and control files begin at 2^62, apart from these.
@@ -36,7 +37,7 @@ class Handles:
         while fh in self.by_number:
             fh = next(self._numbers)
         self.by_number[fh] = handle = Handle(fh, node, content, self._slots.take())
-        node.handles.add(fh)
+        node.handles += 1
         content.needed += 1
         self._slots.write_handle(handle)
         self.unsettled.append(handle)
@@ -45,8 +46,10 @@ class Handles:
     def add(self, handle: Handle) -> None:
         """Keep a handle whose record is written already."""
         self.by_number[handle.fh] = handle
-        handle.node.handles.add(handle.fh)
+        handle.node.handles += 1
         handle.content.needed += 1
+        if handle.doubtful:
+            self._doubtful.add(handle)
 
     def settle(self) -> None:
         """The kernel has had the answers to all earlier OPENs. Called at the start of each later request."""
@@ -61,17 +64,22 @@ class Handles:
     def use(self, fh: int) -> Handle | None:
         """The handle that the kernel names in a request: so it has had the answer to the OPEN."""
         found = self.by_number.get(fh)
-        if found is not None:
+        if found is not None and found.doubtful:
             found.doubtful = False
+            self._doubtful.discard(found)
         return found
 
     def is_open(self, node: Node) -> bool:
         """Whether a program has `node` open for certain."""
-        return any(not self.by_number[fh].doubtful for fh in node.handles)
+        return node.handles > len(self.doubtful(node))
 
     def doubtful(self, node: Node) -> list[Handle]:
         """The handles on `node` that perhaps nobody ever got."""
-        return [handle for fh in node.handles if (handle := self.by_number[fh]).doubtful]
+        return [handle for handle in self._doubtful if handle.node is node]
+
+    def on(self, node: Node) -> list[Handle]:
+        """All handles on `node`: looked for among those of all files, since it is rarely asked for."""
+        return [handle for handle in self.by_number.values() if handle.node is node] if node.handles else []
 
     def repoint(self, handle: Handle, content: Node) -> None:
         """From now on a handle reads the bytes of another inode."""
@@ -85,8 +93,10 @@ class Handles:
         handle = self.by_number.pop(fh, None)
         if handle is not None:
             self._slots.give_back(handle.slot)
-            handle.node.handles.discard(fh)
+            handle.node.handles -= 1
             handle.content.needed -= 1
+            if handle.doubtful:
+                self._doubtful.discard(handle)
             if self.unsettled and self.unsettled[-1] is handle:  # what is gone need not be settled
                 self.unsettled.pop()
         return handle

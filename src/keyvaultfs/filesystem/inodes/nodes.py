@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyvaultfs.model import Properties
@@ -36,6 +36,7 @@ class Node:
         lookups: a hint: a worker that was killed may have swallowed FORGETs.
         content_inode: the inode whose bytes this one shows: itself, unless it is superseded and a bind mount holds it
             (DESIGN §2).
+        handles: how many are open on it.
         attributes: for the kernel, made once while it shows its own bytes; None: not made yet.
         bound: a bind mount of this one file leads to it, though it lost its name.
         given: when a look-up was last answered with this inode, in trio's time.
@@ -52,7 +53,7 @@ class Node:
     slot: int
     lookups: int = 0
     content_inode: InodeT = 0
-    handles: set[int] = field(default_factory=set)
+    handles: int = 0
     attributes: EntryAttributes | None = None
     given: float = -math.inf
     promised: float = -math.inf

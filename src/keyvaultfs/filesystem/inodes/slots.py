@@ -46,6 +46,9 @@ class Slots:
         self._texts: dict[bytes, bytes] = {}
         """by digest: paths that are too long for the records that they belong to"""
         self._free: list[int] = []
+        """below `_unused`"""
+        self._unused = 1
+        """the first slot of those at the end that nothing was ever written to"""
         layout = records.layout(os.pread(fd, records.HEAD.size, 0))
         size = os.fstat(fd).st_size
         whole = (
@@ -73,7 +76,8 @@ class Slots:
         texts = [slot for slot, kind in enumerate(kinds) if slot and kind == records.IS_TEXT]
         self._texts = records.unpack_texts([self._record(slot) for slot in texts])
         reader = records.Reader(self._tree, self._path)
-        for slot, kind in enumerate(kinds):
+        self._unused = 1 + max((slot for slot, kind in enumerate(kinds) if kind != records.FREE), default=0)
+        for slot, kind in enumerate(kinds[: self._unused]):
             if slot and (kind == records.FREE or not reader.read(slot, self._record(slot))):
                 self._free.append(slot)
         self._free.reverse()
@@ -81,12 +85,13 @@ class Slots:
 
     def take(self) -> int:
         """A free slot; there is always one."""
-        if not self._free:
-            before = self._count()
-            os.ftruncate(self._fd, (before * 2) * _SLOT)
-            self._map.resize(before * 2 * _SLOT)
-            self._free = list(range(before * 2 - 1, before - 1, -1))
-        return self._free.pop()
+        if self._free:
+            return self._free.pop()
+        if self._unused == self._count():
+            os.ftruncate(self._fd, (self._unused * 2) * _SLOT)
+            self._map.resize(self._unused * 2 * _SLOT)
+        self._unused += 1
+        return self._unused - 1
 
     def give_back(self, slot: int) -> None:
         """Its record is gone."""

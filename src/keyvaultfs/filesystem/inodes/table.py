@@ -167,8 +167,8 @@ class InodeTable:
     def lost(self, node: Node) -> None:
         """The kernel said that it no longer has the inode: its handles are gone too."""
         node.lookups = 0
-        for fh in tuple(node.handles):
-            self.release(fh)
+        for handle in self.handles.on(node):
+            self.release(handle.fh)
         self._drop(node)
 
     def supersede(self, node: Node) -> None:
