@@ -46,7 +46,7 @@ class DescriptorHandler(logging.Handler):
             self.lost += 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Meeting:
     """How often something was met, since when and when last."""
 
@@ -55,7 +55,7 @@ class _Meeting:
     times: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kind:
     """The causes of one kind that have begun and not ended. `code`, of the table of causes, is the latest."""
 

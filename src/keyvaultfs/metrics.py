@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TransportMetrics:
     """HTTP attempts of the whole mount."""
 
@@ -22,7 +22,7 @@ class TransportMetrics:
     throttled: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class IdentityMetrics:
     """Token requests."""
 
@@ -30,7 +30,7 @@ class IdentityMetrics:
     failures: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CacheMetrics:
     """What the cache was asked, and what it asked."""
 
@@ -44,7 +44,7 @@ class CacheMetrics:
     evictions: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FilesystemMetrics:
     """Requests of the kernel, by name."""
 
@@ -55,7 +55,7 @@ class FilesystemMetrics:
     """by outcome: ``sent``, ``unknown`` (the kernel had no such entry), ``failed``"""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class AuditMetrics:
     """Records of opens."""
 
@@ -63,7 +63,7 @@ class AuditMetrics:
     lost: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Metrics:
     """All counters of a worker."""
 

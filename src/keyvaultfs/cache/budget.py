@@ -20,7 +20,7 @@ _WHOLE = 1.0 - 1e-6
 """What counts as a whole token: waiting for the rest, which is rounding, would take no time and never end."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bucket:
     """Tokens that come back at `rate` a second, up to `most`."""
 

@@ -11,7 +11,7 @@ _SKIP = 3
 """A reader may leave out names, such as those that the kernel knows."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReadAhead:
     """Called with the position in the listing of each name that is asked for; answers with those to fetch ahead."""
 

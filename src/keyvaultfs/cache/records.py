@@ -50,7 +50,7 @@ class Rotated(NamedTuple):
     updated: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Record:
     """One name. Its fields are changed in `known` alone, but for `touch`.
 

@@ -34,7 +34,7 @@ class FileKey:
         return self.path
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stored:
     """A value's record.
 

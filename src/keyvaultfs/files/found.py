@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyvaultfs.model import Properties
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class State:
     """What was last found of a file.
 

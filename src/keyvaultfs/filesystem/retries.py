@@ -32,7 +32,7 @@ class Came(Enum):
     BOUND = "the second time, and no name led to it"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Retry:
     """One thread's open. `first` is the inode that it was sent back from; None if a take-over sent it back."""
 

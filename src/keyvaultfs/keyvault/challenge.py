@@ -28,7 +28,7 @@ _TO_THE_COMMA = re.compile("[^,]+")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Challenge:
     """One of a 401's challenges: `scheme` and the parameters' names in lower case."""
 

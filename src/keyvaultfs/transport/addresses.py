@@ -39,7 +39,7 @@ def ordered(found: Iterable[Address], last: Collection[Any]) -> list[Address]:
     return sorted(mixed, key=lambda entry: entry[4] in last)[:MOST]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Race:
     """Connects to one of several addresses, whichever answers first.
 

@@ -23,7 +23,7 @@ _MOST_SHUNNED = 64
 _FORGETS = 0.9
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Doors:
     """What experience tells of the way to one peer. Methods may be called from any thread.
 

@@ -19,7 +19,7 @@ _WIDEST_SPREAD_SECONDS = 60.0
 _AT_FIRST, _PLENTY = 8, 16
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Throttle:
     """Says when the next request may go. All times in seconds of one clock.
 

@@ -35,7 +35,7 @@ _TIDY_SECONDS = 10.0
 _IDENTITIES = ("client_id", "object_id", "msi_res_id")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chain:
     """Everything from the vault's name to its client."""
 

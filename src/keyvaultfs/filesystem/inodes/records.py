@@ -66,7 +66,7 @@ class HandleRecord(NamedTuple):
     content: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Records:
     """All that a predecessor left."""
 
