@@ -311,6 +311,71 @@ async def test_a_flood_on_a_slow_vault_holds_no_look_up_for_long(autojump_clock:
         assert max(waits[len(waits) // 2 :]) <= 4.5
 
 
+@pytest.mark.parametrize("latency", [0.1, 1.0])
+async def test_who_makes_names_one_by_one_leaves_the_folders_lock_to_others(
+    latency: float, autojump_clock: MockClock
+) -> None:
+    """As the kernel has mkdir(2) look a name up: one at a time in a folder, and all others wait for their turn."""
+    async with world(FakeVault(latency=latency, list_refused=True)) as w:
+        lock = trio.Lock()  # as the kernel's, in the order of arrival
+        waits: list[float] = []
+
+        async def look_up(name: str, uid: int) -> None:
+            async with lock:
+                with suppress(NotFound, Busy):
+                    await w.cache.get(N(name), uid)
+
+        async def make(number: int) -> None:
+            for tries in range(1000):
+                await look_up(f"made-up-{number}-{tries}", USER)
+                await trio.sleep(0.2)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(32):
+                nursery.start_soon(make, number)
+            await trio.sleep(15)
+            for number in range(11):
+                w.vault.put(f"s{number}", "x")
+                begin = trio.current_time()
+                await look_up(f"s{number}", OTHER)
+                waits.append(trio.current_time() - begin)
+                await trio.sleep(0.7)
+            nursery.cancel_scope.cancel()
+        assert sorted(waits)[5] <= 3 * latency
+
+
+async def test_a_user_who_fills_the_queue_has_nobody_else_refused(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=0.1, list_refused=True)) as w, trio.open_nursery() as nursery:
+        nursery.start_soon(flood, w, 20, USER, 64)
+        await trio.sleep(3)
+        for number in range(30):
+            for uid in (ROOT, OTHER):
+                w.vault.put(f"s{number}-{uid}", "x")
+                begin = trio.current_time()
+                await w.cache.get(N(f"s{number}-{uid}"), uid)
+                assert trio.current_time() - begin < 1
+            await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_names_at_once_cost_a_user_the_time_of_one(autojump_clock: MockClock) -> None:
+    async with world(FakeVault(latency=1, list_refused=True)) as w:
+        for batch in range(4):
+            outcomes: Counter[str] = Counter()
+
+            async def one(name: str, outcomes: Counter[str] = outcomes) -> None:
+                try:
+                    await w.cache.get(N(name), USER)
+                except (NotFound, Busy) as exc:
+                    outcomes[type(exc).__name__] += 1
+
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(one, f"absent-{batch}-{number}")
+            assert outcomes == {"NotFound": 4}
+            await trio.sleep(10)
+
+
 async def test_two_users_who_make_names_up_leave_a_third_his_turn(autojump_clock: MockClock) -> None:
     async with world(FakeVault(latency=0.05, list_refused=True)) as w:
         for number in range(5):

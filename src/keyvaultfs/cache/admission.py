@@ -11,6 +11,7 @@ import trio
 
 from keyvaultfs.cache.budget import Budget
 from keyvaultfs.cache.freshness import PAGE
+from keyvaultfs.cache.holds import Holds
 from keyvaultfs.errors import Busy, Disabled, KeyVaultFSError, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ waits as long as whoever asks: a program that reads a hundred secrets at once ma
 _MOST_WAITING, _MOST_WAITING_OF_ONE = 1024, 320
 _MOST_LOGGED = 128
 _STRAINED_SLOTS = 2
-_STRAINED_QUEUE = 4
-"""Names that may wait for those slots: a look-up that waits holds the folder's lock, and rotations wait for that."""
+_STRAINED_QUEUE, _OTHERS_QUEUE = 4, 16
+"""Names that may wait for those slots, of who asked for nobody's of late and of others: a look-up that waits holds the
+folder's lock, and rotations wait for that."""
 
 _MOST_PAGES = 10
 _SHORTEST_NEGATIVE_TTL = 1.0
@@ -48,6 +50,7 @@ class Admission:
         self._listings = listings
         self._causes = causes
         self._budget = Budget(trio.current_time())
+        self._holds = Holds(trio.current_time())
         self._concurrency = max(_STRAINED_SLOTS, concurrency)
         self._slots = trio.CapacityLimiter(self._concurrency)
         self._long_until = -math.inf
@@ -79,18 +82,33 @@ class Admission:
             item = self._listed(name)
         if item is not None and item.properties.enabled and not refused:
             return None
-        await self._wait_for_turn(uid)
-        strained = self._budget.strained(trio.current_time())
+        begin = trio.current_time()
+        if not self._holds.admit(uid, begin):
+            self._refuse(uid)
+        try:
+            await self._wait_for_turn(uid)
+        except Busy:
+            self._holds.charge(uid, begin, trio.current_time())
+            raise
+        now = trio.current_time()
+        strained = self._budget.strained(now)
+        queue = _STRAINED_QUEUE if self._holds.blamed(uid, now) else _OTHERS_QUEUE
         self._slots.total_tokens = _STRAINED_SLOTS if strained else self._concurrency
-        if strained and self._slots.statistics().tasks_waiting >= _STRAINED_QUEUE:
+        if strained and self._slots.statistics().tasks_waiting >= queue:
             self._refuse(uid)
         return self._slots
 
-    def answered(self, uid: int, failure: Exception | None) -> None:
-        """What came of a name that was let through: only one that could not be read is paid for."""
+    def answered(self, uid: int, failure: Exception | None, begin: float) -> None:
+        """What came of a name that was let through: only one that could not be read is paid for.
+
+        Args:
+            begin: when it was asked for.
+        """
         if failure is None:
             self._budget.give_back(uid, trio.current_time())
-        elif isinstance(failure, NotFound | Refused) and not isinstance(failure, Disabled):
+            return
+        self._holds.charge(uid, begin, trio.current_time())
+        if isinstance(failure, NotFound | Refused) and not isinstance(failure, Disabled):
             self._missed(trio.current_time())
 
     def sweep(self, now: float) -> None:

@@ -50,6 +50,16 @@ class Bucket:
         self._fill(now)
         self.level = min(self.most, self.level + 1.0)
 
+    def spend(self, amount: float, now: float) -> None:
+        """Take what was used already, be it more than there is."""
+        self._fill(now)
+        self.level -= amount
+
+    def amount(self, now: float) -> float:
+        """What is left; less than nothing if more was spent."""
+        self._fill(now)
+        return self.level
+
     def _fill(self, now: float) -> None:
         self.level = min(self.most, self.level + (now - self.at) * self.rate)
         self.at = now

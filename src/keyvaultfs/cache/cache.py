@@ -155,6 +155,7 @@ class Cache:
     ) -> Entry:
         """What the vault says of a name, or what is served since nobody answers."""
         self.metrics.misses += 1
+        begin = trio.current_time()
         if in_outage and self._fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
         if in_outage:
@@ -163,7 +164,7 @@ class Cache:
         self._look_ahead.asked(record, missed=True)
         flight = await self._fetches.landed(record, slots)
         if slots is not None and uid is not None:
-            self.admission.answered(uid, flight.failure)
+            self.admission.answered(uid, flight.failure, begin)
         if flight.result is not None:
             return flight.result
         failure = flight.failure or Unavailable("Interrupted")
