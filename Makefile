@@ -119,7 +119,7 @@ debian-13 chroot: $(STAMPS)/venv-test
 	$(SUDO) $(PYTHON) -m tests.support.chroot $(SUITE) $(TEST_PACKAGES) $(DEBIAN_PACKAGES) $(CHROOT_TESTS) -- -p no:cacheprovider $(ARGS)
 
 # A line for each step. The machines' root is made once, in the folder for temporary files. SUITE: bookworm, or trixie, …
-BOOT_TEST := -m pytest --verbose --capture=no -p no:cacheprovider -o faulthandler_timeout=600 tests/boot
+BOOT_TEST := -m pytest --verbose --capture=no -p no:cacheprovider tests/boot
 boot: package $(STAMPS)/venv-test
 	$(call need,$(BOOT_PACKAGES))
 	$(SUDO) env SUITE=$(SUITE) $(PYTHON) $(BOOT_TEST) -m 'not slow'
