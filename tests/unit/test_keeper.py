@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper import announce
+from keyvaultfs.keeper import announce, notify
 from keyvaultfs.keeper.allowance import Allowance
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
@@ -691,6 +691,7 @@ def test_no_text_adds_an_assignment_for_systemd(tmp_path: Path, monkeypatch: pyt
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         notifier = Notifier()
+        monkeypatch.setattr(notify, "time", SimpleNamespace(monotonic=lambda: 100.0))  # all within a second
         notifier.status("fine\nMAINPID=1")
         assert systemd.recv(4096) == b"STATUS=fine MAINPID=1"
         for number in range(100):
