@@ -41,7 +41,7 @@ def rotate_under_watch(vault: VaultProcess, kv: Mount, path: str, value: str) ->
         vault.set("pw", value)
         (kv / ".keyvaultfs/refresh").read_bytes()
         os.stat(kv / path)
-        wait_until(lambda: watch.poll() is not None, f"an event of rotation {value}")
+        wait_until(lambda: watch.poll() is not None, f"an event of rotation {value}: {kv.log()}")
         assert (kv / path).read_text().strip() == value
     finally:
         watch.kill()

@@ -116,3 +116,14 @@ def test_many_names_that_vanish_at_once_are_not_asked_for_singly(watched: Watche
     watched.news()
     assert watched.listed(n0=1) == []
     assert len(watched.news()) == 99
+
+
+def test_a_first_listing_that_comes_after_a_rotation_of_what_was_read_hides_it_from_nobody(
+    watched: Watched,
+) -> None:
+    """The kernel was told of an inode by a look-up, and somebody may watch it since."""
+    for name in ("rotated", "same"):
+        node = watched.table.add(TREE.file(name), ONE, size=1, created=1, updated=1)
+        watched.table.tell(node, name.encode())
+    watched.listed(rotated=2, same=1, other=1)
+    assert watched.news() == {"rotated"}

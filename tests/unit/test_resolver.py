@@ -172,6 +172,17 @@ async def test_an_open_shows_new_bytes_only_after_the_kernel_was_asked_for_the_s
     assert await parts.opener.read(handle, 0, 99) == b"very much longer"
 
 
+async def test_a_rotation_before_the_first_listing_is_announced(parts: Parts) -> None:
+    """The listing shows the new version's time, and a look-up then finds that the name has passed on."""
+    parts.vault.put("pw", "one")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("two")
+    new = parts.resolver.current(PW)
+    assert new is not None
+    parts.rotation.folder.listed([(PW, new.updated)], lambda _: True, lambda _: True)
+    assert not parts.rotation.supersede(old, new.version, new.updated).is_set()
+
+
 async def test_a_notification_that_waits_for_a_directory_holds_up_no_inodes_attributes(
     parts: Parts, nursery: trio.Nursery
 ) -> None:

@@ -116,8 +116,8 @@ class Folder:
             there.add(name.key)
             dirent = self._table.dirents.by_key.get(name.key)
             if dirent is None or not dirent.present:
-                self._listed_anew(name, updated, first=first)
-            elif dirent.updated != updated and not followed(name):
+                dirent = self._listed_anew(name, updated, first=first)
+            if dirent.updated != updated and not followed(name):
                 self.changed(name, updated)
         if first:
             self._table.note_listed()
@@ -132,13 +132,18 @@ class Folder:
             self.gone(name)
         return []
 
-    def _listed_anew(self, name: File, updated: int | None, *, first: bool) -> None:
+    def _listed_anew(self, name: File, updated: int | None, *, first: bool) -> Dirent:
         dirent = self._table.dirents.of(name)
         was = dirent.pending
         dirent.present, dirent.updated = True, updated
         dirent.changed = dirent.announced
         dirent.announced = dirent.announced or first
+        node = self._table.entries.nodes.get(name.key)
+        if first and node is not None:
+            # A look-up came first, and who has its inode may watch it: what the listing shows may be a later version.
+            dirent.version, dirent.updated = node.version, node.updated
         self._noted(dirent, was)
+        return dirent
 
     def _noted(self, dirent: Dirent, was: bool) -> None:
         self._table.dirents.note(dirent)
