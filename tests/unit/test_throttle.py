@@ -148,6 +148,26 @@ async def test_after_a_pause_one_request_goes_first_and_the_rest_follow_its_answ
     assert wire.in_flight_max > 4
 
 
+@pytest.mark.parametrize("wish", ["0", "1"])
+async def test_however_often_a_vault_asks_for_a_second_a_reader_can_wait_for_it(
+    autojump_clock: MockClock, wish: str
+) -> None:
+    wire = Scripted(lambda _: busy(wish))
+    for _ in range(20):
+        await wire.ask(seconds=10)
+        assert wire.throttle.left(trio.current_time()) <= 9
+        await trio.sleep(wire.throttle.left(trio.current_time()))
+    await wire.ask(seconds=10)
+    wire.say = lambda _: OK
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+
+            async def reads() -> None:
+                assert await wire.ask(seconds=10) == 200
+
+            nursery.start_soon(reads)
+
+
 async def test_without_retry_after_the_pauses_grow(autojump_clock: MockClock) -> None:
     wire = Scripted(lambda _: busy(None))
     await wire.ask(seconds=600)
