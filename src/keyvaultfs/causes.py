@@ -116,6 +116,12 @@ _ROWS = (
     Cause("NotJSON", _FAIL, "not Key Vault's own answer", _PROXY),
     Cause("NotAnObject", _FAIL, "not Key Vault's own answer", _PROXY),
     Cause("NotTheSecret", _FAIL, "about another secret", _PROXY),
+    Cause("NotAnIdentifier", _FAIL, "it names no secret", _PROXY),
+    Cause("NotUnicode", _FAIL, "the value is no text", _PROXY),
+    Cause("NotAPage", _FAIL, "it is no page of a listing", _PROXY),
+    Cause("ForeignNextLink", _FAIL, "a page of the listing leads on to somebody else than the vault", _PROXY),
+    Cause("LoopingNextLink", _FAIL, "the pages of the listing lead in a circle", _PROXY),
+    Cause("EndlessListing", _FAIL, "the listing has no end, or more than 64 MiB", _PROXY),
     Cause("VersionChanged", _FAIL, "the vault gave other bytes for the same version id", _PROXY),
     Cause("Compressed", _FAIL, "the answer is compressed, which nobody asked for: is a proxy in between?", _PROXY),
     Cause("TooLarge", _FAIL, "the answer is larger than any of Key Vault's", _PROXY),
@@ -129,7 +135,8 @@ _ROWS = (
         Cause(code, _FAIL, "the connection broke before there was an answer", _PROXY)
         for code in (
             "BadStatusLine", "BrokenPipeError", "ConnectionAbortedError", "ConnectionResetError", "IncompleteRead",
-            "LineTooLong", "ProtocolError", "RemoteDisconnected", "SSLEOFError", "SSLZeroReturnError",
+            "InvalidChunkLength", "LineTooLong", "ProtocolError", "RemoteDisconnected", "SSLEOFError",
+            "SSLZeroReturnError", "UnknownProtocol", "UnknownTransferEncoding",
         )
     ),
     Cause("ConnectionRefusedError", _FAIL, "nothing listens at the address, or a firewall refuses connections to it",

@@ -99,6 +99,8 @@ def test_a_code_that_ends_in_what_the_network_said_has_the_row_of_its_beginning(
         (http.client.RemoteDisconnected(""), "broke"),
         (http.client.IncompleteRead(b""), "broke"),
         (http.client.BadStatusLine(""), "broke"),
+        (http.client.UnknownProtocol("HTTP/2"), "broke"),
+        (http.client.UnknownTransferEncoding(), "broke"),
         (urllib3.exceptions.ProxyError("", OSError("Tunnel connection failed: 407")), "does not let"),
     ],
     ids=repr,

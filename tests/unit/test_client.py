@@ -104,15 +104,16 @@ async def test_a_next_link_is_followed_as_it_stands() -> None:
 )
 async def test_after_a_foreign_next_link_nothing_is_asked(link: object) -> None:
     wire = Wire(lambda _: page(["a"], link))
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadAnswer) as caught:
         await listed(wire)
+    assert caught.value.hint, "status says in words what is wrong"
     assert len(wire.urls) == 1
 
 
 async def test_a_next_link_in_a_circle_ends_the_listing() -> None:
     links = itertools.cycle([f"{VAULT}/secrets?1", f"{VAULT}/secrets?2"])
     wire = Wire(lambda _: page(["a"], next(links)))
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadAnswer, match="circle"):
         await listed(wire)
     assert len(wire.urls) == 3
 
@@ -129,6 +130,7 @@ async def test_a_listing_without_end_is_given_up_before_it_fills_memory() -> Non
     with pytest.raises(BadAnswer) as caught:
         await listed(wire)
     assert caught.value.cause == "EndlessListing"
+    assert caught.value.hint
     assert len(wire.urls) <= 65
 
 

@@ -395,7 +395,11 @@ async def test_a_token_without_a_believable_end_is_none(times: dict[str, object]
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize("times", [{"expires_in": "0"}, {"expires_on": "1699999999"}], ids=repr)
+@pytest.mark.parametrize(
+    "times",
+    [{"expires_in": "0"}, {"expires_on": "1699999999"}, {"expires_in": "0.001"}, {"expires_in": 0.9}],
+    ids=repr,
+)
 async def test_a_token_that_has_ended_is_none(times: dict[str, object]) -> None:
     with pytest.raises(Unavailable):
         await fetched(200, GOOD | times)

@@ -82,6 +82,7 @@ def test_what_is_odd_is_refused_and_not_quoted(body: bytes) -> None:
     with pytest.raises(BadAnswer) as caught:
         wire.secret(body, NAME, None)
     assert len(str(caught.value)) < 40
+    assert caught.value.hint, "status says in words what is wrong"
 
 
 ODD: list[Any] = [

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from keyvaultfs.transport.answer import Answer
 
 _LONGEST_LIFE = 7 * 86400.0
+_SHORTEST_LIFE = 1.0
+"""Seconds. One that lives shorter has ended before it is used: to ask on for such would be to ask without a pause."""
+
 _TOKEN = re.compile(rb"[\x21-\x7e]{1,65536}")
 
 
@@ -56,7 +59,7 @@ def _token(answer: Answer, wall: Callable[[], float]) -> AccessToken:
         life = None if ends is None else ends - wall()
     if not _TOKEN.fullmatch(raw) or life is None:
         raise BadAnswer("Identity-NotAToken")
-    if life <= 0:
+    if life < _SHORTEST_LIFE:
         raise Unavailable("Identity-Expired")
     now = trio.current_time()
     return AccessToken(SecretValue(raw), now, now + min(_LONGEST_LIFE, life))
