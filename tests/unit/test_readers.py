@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyvaultfs.filesystem.askers import Asker
-from keyvaultfs.filesystem.readers import MOST, Current, Readers
+from keyvaultfs.filesystem.reader import Current
+from keyvaultfs.filesystem.readers import MOST, Readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,10 +182,39 @@ def test_the_last_4096_are_remembered(fd: int) -> None:
     )
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["a worker", "its successor"])
+def test_a_user_whose_programs_have_many_names_displaces_nobody_elses(fd: int, later: bool) -> None:
+    readers = Readers(fd, Asker, lambda _: True)
+    others = (WEB, MAIL, ROOT, Asker(1001, 1001, 400, "mutt", ""))
+    for handle, asker in enumerate(others):
+        readers.opened("pw", OLD, asker, handle)
+    if later:
+        readers.flush()
+        readers = Readers(fd, Asker, lambda _: True)
+    for number in range(3 * MOST):
+        readers.opened("pw", NEW, Asker(1000, 1000, number, f"x{number}", ""), 100 + number)
+    shown = readers.snapshot(current(NEW), lambda handle: OLD if handle < 100 else NEW)
+    (file,) = shown["files"]
+    assert {one["program"] for one in file["readers"] if one["behind"]} == {one.program for one in others}
+    assert shown["forgotten"] == 2 * MOST + 4
+
+
+def test_a_reader_with_many_open_files_has_nobody_elses_forgotten(fd: int) -> None:
+    readers = Readers(fd, Asker, lambda _: True)
+    readers.opened("pw", OLD, MAIL, 1)
+    for number in range(100_000):
+        readers.opened("pw", NEW, ROOT, 100 + number)
+    readers.flush()
+    (file,) = readers.snapshot(current(NEW), lambda handle: OLD if handle == 1 else NEW)["files"]
+    assert [(one["unit"], one["open_now"]) for one in file["readers"] if one["behind"]] == [
+        ("mail.service", 1)
+    ]
+
+
 def test_open_files_that_are_remembered_are_bounded(fd: int) -> None:
     readers = Readers(fd, Asker, lambda handle: handle % 2 == 0)
-    for number in range(200_000):
-        readers.opened("pw", OLD, WEB, number)
+    for number in range(400_000):
+        readers.opened(f"pw-{number % 1000}", OLD, WEB, number)
     readers.flush()
     assert len(readers.by_handle) == 65_536
     assert all(handle % 2 == 0 for handle in readers.by_handle)

@@ -7,10 +7,11 @@ import mmap
 import os
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from keyvaultfs.filesystem.reader import Reader, is_behind, shown
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from keyvaultfs.filesystem.askers import Asker, Seen
     from keyvaultfs.filesystem.inodes.nodes import Node
+    from keyvaultfs.filesystem.reader import Current
 
 MOST = 4096
 """Readers that are remembered: those that opened something last."""
@@ -27,45 +29,10 @@ _MAGIC, _LAYOUT = b"KVFSREAD", 1
 # used, handles; uid, pid; opens; first and last open; lengths of path, edition, unit and program; handles; their bytes
 _SLOT = struct.Struct("<BBxxII4xQdd4H8Q 640s")
 _HANDLES = 8
-_MOST_HANDLES = 1 << 16
-"""Open files whose readers are remembered."""
+_MOST_HANDLES, _MOST_OF_ONE = 1 << 16, 1 << 8
+"""Open files whose readers are remembered; and when there are more, those of one reader."""
 _MOST_OPENS = 1 << 62
 _LONGEST = (300, 64, 255, 20)
-
-
-class Current(NamedTuple):
-    """What a file shows now.
-
-    Attributes:
-        edition: the version, "" if another than any that was ever opened.
-        since: when it came to be, Unix seconds, or None.
-    """
-
-    edition: str
-    since: int | None
-
-
-@dataclass(slots=True, eq=False)
-class Reader:
-    """A unit, or a user's program where there is none, and a file that it opened. Times in Unix seconds.
-
-    Attributes:
-        path: below the mount point.
-        edition: the version that it last opened.
-        opens: how often it did.
-        counted: the number of opens when `last` was noted.
-        touched: whether it closed something, or first opened another version, since it was last written.
-    """
-
-    path: str
-    asker: Asker
-    edition: str
-    first: float
-    last: float
-    slot: int
-    opens: int = 0
-    counted: int = 0
-    touched: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +74,7 @@ class Readers:
         self.recent: dict[tuple[int, int], Recent] = {}
         """by inode and process id, for the moment until the next `flush`: a warm open is counted here and no more"""
         self._free: Iterator[int] = iter(range(MOST))
+        self._owners: Counter[int] = Counter()
         self.forgotten = 0
         self._map: mmap.mmap | None = None
         if fd is not None:
@@ -119,6 +87,7 @@ class Readers:
         reader = self._known.get(key)
         if reader is None:
             reader = self._known[key] = Reader(path, asker, edition, now, now, self._place())
+            self._owners[reader.owner] += 1
             new = True
         else:
             self._known.move_to_end(key)
@@ -144,7 +113,7 @@ class Readers:
         now = self._wall()
         self.recent.clear()
         if len(self.by_handle) > _MOST_HANDLES:
-            kept = [handle for handle in self.by_handle if self._is_open(handle)][-_MOST_HANDLES:]
+            kept = self._newest_handles()[-_MOST_HANDLES:]
             of_kept = {handle: self.by_handle[handle] for handle in kept}
             self.by_handle.clear()
             self.by_handle.update(of_kept)
@@ -158,6 +127,17 @@ class Readers:
             if self._map is not None:
                 self._write(self._map, reader, handles.get(reader, []))
             reader.touched = False
+
+    def _newest_handles(self) -> list[int]:
+        """Those that are open; of who has thousands open the newest few, lest others' be forgotten."""
+        count: Counter[Reader] = Counter()
+        found = []
+        for handle in reversed(self.by_handle):
+            reader = self.by_handle[handle]
+            if count[reader] < _MOST_OF_ONE and self._is_open(handle):
+                count[reader] += 1
+                found.append(handle)
+        return found[::-1]
 
     def _handles(self) -> dict[Reader, list[int]]:
         found: dict[Reader, list[int]] = {}
@@ -180,22 +160,31 @@ class Readers:
         for reader in self._known.values():
             held = [edition for one in handles.get(reader, ()) if (edition := edition_of(one)) is not None]
             files.setdefault(reader.path, []).append((reader, held))
-        rows = [_file(path, current(path), readers) for path, readers in sorted(files.items())]
+        rows = [shown(path, current(path), readers) for path, readers in sorted(files.items())]
         rows.sort(key=lambda row: not any(reader["behind"] for reader in row["readers"]))
         return {"files": rows, "forgotten": self.forgotten}
 
     def behind(self, current: Callable[[str], Current | None]) -> int:
         """How many last opened another version than a file shows now."""
-        return sum(_is_behind(reader.edition, current(reader.path)) for reader in self._known.values())
+        return sum(is_behind(reader.edition, current(reader.path)) for reader in self._known.values())
 
     def _place(self) -> int:
         slot = next(self._free, None)
         if slot is None:
-            _, oldest = self._known.popitem(last=False)
+            oldest = self._forget()
             self.forgotten += 1
             self.recent.clear()  # it leads to one that is not written any more
             return oldest.slot
         return slot
+
+    def _forget(self) -> Reader:
+        """Let the oldest go of the user who has most of them: many names of programs displace nobody else's."""
+        owner = max(self._owners, key=self._owners.__getitem__)
+        key = next(key for key, reader in self._known.items() if reader.owner == owner)
+        self._owners[owner] -= 1
+        if not self._owners[owner]:
+            del self._owners[owner]
+        return self._known.pop(key)
 
     def _write(self, where: mmap.mmap, reader: Reader, handles: list[int]) -> None:
         asker = reader.asker
@@ -253,6 +242,7 @@ class Readers:
                 else (reader.path, "", asker.uid, asker.program)
             )
             self._known[key] = reader
+            self._owners[reader.owner] += 1
             self.by_handle |= {handle: reader for handle in handles if self._is_open(handle)}
 
     def _read(self, slot: int, record: bytes) -> tuple[Reader, list[int]] | None:
@@ -282,28 +272,3 @@ def _written(fd: int, size: int) -> list[int]:
         at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         found.update(range(max(0, start - _HEAD.size) // _SLOT.size, -(-(at - _HEAD.size) // _SLOT.size)))
     return sorted(slot for slot in found if slot < MOST)
-
-
-def _file(path: str, now: Current | None, readers: list[tuple[Reader, list[str]]]) -> dict[str, Any]:
-    rows = [
-        {
-            "unit": reader.asker.unit,
-            "uid": reader.asker.uid,
-            "program": reader.asker.program,
-            "pid": reader.asker.pid,
-            "edition": reader.edition,
-            "opened": round(reader.last, 3),
-            "first": round(reader.first, 3),
-            "opens": reader.opens,
-            "open_now": len(held),
-            "behind": any(_is_behind(edition, now) for edition in (reader.edition, *held)),
-        }
-        for reader, held in readers
-    ]
-    rows.sort(key=lambda row: (not row["behind"], -float(str(row["opened"]))))
-    edition, since = ("", None) if now is None else now
-    return {"path": path, "edition": edition, "since": since, "known": now is not None, "readers": rows}
-
-
-def _is_behind(edition: str, now: Current | None) -> bool:
-    return now is not None and edition != now.edition

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyvaultfs import ipc
 from keyvaultfs.fence import fence
-from keyvaultfs.filesystem.readers import Current
+from keyvaultfs.filesystem.reader import Current
 from keyvaultfs.version import package_version
 from keyvaultfs.worker.gauges import gauges
 
