@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OID = "b2c1b2f0-0000-4000-8000-000000000001"
 VALUE = "canary-of-a-value"
+LATER = {"retry-after": "60"}
+"""Nobody waits for that, so that the answer is what is told, and no timeout."""
 
 
 @dataclass
@@ -103,10 +105,16 @@ SITUATIONS = {
         ),
     ),
     "a token endpoint that is asked too often": Situation(
-        "identity", "Identity-429", "ss --tcp", lambda vault: vault.fault(which="imds", status=429)
+        "identity",
+        "Identity-429",
+        "ss --tcp",
+        lambda vault: vault.fault(which="imds", status=429, headers=LATER),
     ),
     "a token endpoint that is being updated": Situation(
-        "identity", "Identity-410", "70 seconds", lambda vault: vault.fault(which="imds", status=410)
+        "identity",
+        "Identity-410",
+        "70 seconds",
+        lambda vault: vault.fault(which="imds", status=410, headers=LATER),
     ),
     "a token endpoint whose name nobody knows": Situation(
         "identity",
@@ -171,15 +179,13 @@ SITUATIONS = {
         "permissions",
         "Answer-503",
         "status.azure.com",
-        lambda vault: vault.fault(op=["list", "get"], status=503),
-        options="timeout=1",
+        lambda vault: vault.fault(op=["list", "get"], status=503, headers=LATER),
     ),
     "a vault that is asked too often": Situation(
         "permissions",
         "Answer-429",
         "az monitor metrics list",
-        lambda vault: vault.fault(op=["list", "get"], status=429),
-        options="timeout=1",
+        lambda vault: vault.fault(op=["list", "get"], status=429, headers=LATER),
     ),
     "a secret that is disabled": Situation(
         "permissions",
@@ -214,7 +220,7 @@ SITUATIONS = {
         "permissions",
         "Answer-503",
         "status.azure.com",
-        lambda vault: vault.fault(op=["list", "get"], status=503),
+        lambda vault: vault.fault(op=["list", "get"], status=503, headers=LATER),
         options="timeout=4",
         words=["pw"],
     ),

@@ -309,6 +309,14 @@ def test_what_is_no_regular_file_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_journal_that_does_not_listen_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyvaultfs.keeper.audit._SOCKET", "/run/no/journal")
+    with pytest.raises(
+        KeyVaultFSError, match=r"^audit=journal: the journal does not listen at /run/no/journal: No"
+    ):
+        AuditTarget("journal")
+
+
 def test_after_a_logrotate_a_new_file_is_opened_and_a_failure_keeps_the_old_one(file: File) -> None:
     file.put("before")
     file.settled(1)

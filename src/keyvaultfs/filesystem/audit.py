@@ -30,6 +30,7 @@ _HANGS_SECONDS = 3.0
 """A disk may take that long for what it is given to write, and not longer."""
 
 _PAUSE_SECONDS = 0.01
+_NEVER_TORN = select.PIPE_BUF
 
 _NS = 1_000_000_000
 _MESSAGE_ID = "a3d2c1f0b6f04f5e9d0c7b1e5a8f4c27"
@@ -160,7 +161,7 @@ class Audit:
         self._lose(errno.EAGAIN)
 
     def _hand_on(self, data: bytes) -> None:
-        if len(data) > select.PIPE_BUF and self._is_pipe and not _has_room(self._fd, len(data)):
+        if len(data) > _NEVER_TORN and self._is_pipe and not _has_room(self._fd, len(data)):
             raise BlockingIOError
         os.write(self._fd, data)
         if self._tallies is None:
