@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from contextlib import asynccontextmanager
@@ -82,6 +83,38 @@ async def test_a_thousand_values_in_use_cost_one_listing_a_ttl_and_one_get_a_cha
             assert [await w.read(name) for name in changed] == ["changed"] * 7
         assert w.vault.asked["get"] == 7
         assert w.vault.asked["list"] <= 1.1 * math.ceil(1000 / PAGE) * 10
+
+
+async def test_a_right_to_read_that_is_lost_is_noticed_though_the_listing_shows_no_change(
+    autojump_clock: MockClock,
+) -> None:
+    causes = Causes(trio.current_time)
+    async with world(pages_wanted=lambda: 10, causes=causes) as w:
+        names = [f"s{number:02}" for number in range(40)]
+        for name in names:
+            w.vault.put(name, "x")
+
+        async def use(seconds: float) -> int:
+            """How many can be read at its end."""
+            end = trio.current_time() + seconds
+            can = 0
+            while trio.current_time() < end:
+                can = 0
+                for name in names:
+                    with contextlib.suppress(Refused):
+                        can += await w.read(name) == "x"
+                await trio.sleep(60)
+            return can
+
+        await use(2 * TTL)
+        w.vault.reset()
+        assert await use(10 * TTL) == 40
+        assert w.vault.asked["get"] == 0
+        assert await use(20 * TTL) == 40
+        assert 40 <= w.vault.asked["get"] <= 80
+        w.vault.forbidden.update(names)
+        assert await use(26 * TTL) == 0
+        assert any("vault refuses" in one for one in causes.open())
 
 
 @pytest.mark.parametrize("ttl", [5.0, 60.0, 3600.0])

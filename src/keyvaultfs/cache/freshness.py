@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import random
 
-    from keyvaultfs.model import Properties, Secret
+    from keyvaultfs.model import Properties, Secret, Version
 
 PAGE = 25
 """Items on a page of the listing (PROTOCOL §3)."""
@@ -18,6 +18,7 @@ FAILURE_SECONDS = 1.0
 """How long a failure is remembered: the kernel repeats a failed revalidation at once."""
 
 _RACY_SECONDS = 2.0
+_READABLE_TTLS = 16.0
 
 
 class Limits(NamedTuple):
@@ -77,6 +78,16 @@ def racy(secret: Secret) -> bool:
     """
     updated = secret.properties.updated
     return updated is None or secret.answered is None or secret.answered - updated < _RACY_SECONDS
+
+
+def readable(got: float, version: Version, now: float, limits: Limits) -> bool:
+    """Whether it may be taken for granted that a value that was got at `got` is still given to us.
+
+    A listing does not tell: who may list may have lost the right to read. So each is asked for again after 16 to 24
+    times `ttl`; its version's id, which is random, says after how many, so that they do not all come together.
+    """
+    chance = int(version[:4], 16) / (1 << 16)
+    return now - got < limits.ttl * _READABLE_TTLS * (1 + chance / 2)
 
 
 def lead(ttl: float, rng: random.Random) -> float:

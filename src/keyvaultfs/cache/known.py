@@ -110,6 +110,7 @@ class Known:
             self.metrics.rotations += record.version is not None
         record.name, record.version, record.properties = secret.name, secret.version, secret.properties
         record.digest, record.checked, record.racy, record.outdated = digest, sent, racy, False
+        record.got = trio.current_time()
         record.verdict, record.verdict_until, record.hot, record.taken = None, NEVER, False, False
         self._absent.pop(record.name.key, None)
         self._put(secret, racy=racy, checked=sent + self._shift)
@@ -243,4 +244,5 @@ class Known:
             checked = stored.checked - self._shift
             if checked > record.checked:
                 record.name, record.version, record.properties = name, stored.version, stored.properties
-                record.checked, record.racy, record.used = checked, stored.racy, trio.current_time()
+                record.checked, record.racy = checked, stored.racy
+                record.used = record.got = trio.current_time()  # who gave it when, the predecessor alone knew

@@ -57,6 +57,7 @@ class Record:
     Attributes:
         version: the last known one, None when there is none.
         checked: see `Entry`.
+        got: when its value was last asked for, and given.
         racy: an equal `updated` proves nothing yet.
         outdated: the listing has shown another `updated` than this version's.
         reported: while it is outdated, the `updated` of the change that was announced, so that each is announced once.
@@ -70,6 +71,7 @@ class Record:
     version: Version | None = None
     properties: Properties | None = None
     checked: float = NEVER
+    got: float = NEVER
     racy: bool = False
     outdated: bool = False
     reported: int | None = None

@@ -117,6 +117,8 @@ class Refresher:
             self._fetches.soon(record)
         elif not record.racy:
             self._known.is_unchanged(record, sent)
+            if wanted and not freshness.readable(record.got, record.version, sent, self._limits):
+                self._fetches.soon(record)
 
     def listed_all(self, listing: Listing) -> None:
         """Take in the end of a listing. Names that it lacks are asked for singly: they may have moved between pages."""
