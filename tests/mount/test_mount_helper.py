@@ -199,6 +199,20 @@ def test_a_mount_in_another_namespace_is_seen_there_alone(vault: VaultProcess, f
     assert " -N /proc/" in (folder / "asked").read_text()
 
 
+def test_a_namespace_of_a_users_own_is_not_entered(vault: VaultProcess, folder: Path) -> None:
+    """Its Python would be root's: whoever made it has put there what he likes."""
+    story = f"""
+    unshare --user --map-root-user --mount sleep 60 &
+    until [ "$(readlink /proc/$!/ns/mnt)" != "$(readlink /proc/$$/ns/mnt)" ] && grep -qx sleep /proc/$!/comm
+    do :; done
+    mount -N $! -t keyvaultfs -o ro,{vault.mount_options()} {vault.url} $kv || echo $?
+    kill $!
+    """
+    done = with_mount8(folder, story)
+    assert done.stdout == "1\n"
+    assert "another user namespace" in done.stderr
+
+
 # --- in the ways that mount(8) calls it ------------------------------------------------------------------
 
 

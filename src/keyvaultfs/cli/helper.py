@@ -25,6 +25,11 @@ _KERNELS = ("user_id=", "group_id=", "max_read=", "default_permissions", "allow_
 """Options that mount(8) takes from mountinfo for a remount of what is not in fstab: the user has not written them."""
 
 
+_NS_GET_USERNS, _NS_GET_USERNS_ELSEWHERE = 0xB701, 0x2000B701
+"""ioctl_ns(2); elsewhere: where an ioctl's number has other bits."""
+_ELSEWHERE = ("alpha", "mips", "ppc", "sparc")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Called by mount(8); see keyvaultfs mount --help."
@@ -53,10 +58,31 @@ def _enter(namespace: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
         raise UsageError(f"-N {namespace}: {exc.strerror}") from None
+    if not _is_ours(fd):
+        raise UsageError(
+            f"-N {namespace}: it belongs to another user namespace, whose Python would run here as root; mount in there"
+        )
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(fd, 0x00020000) != 0:
         raise UsageError(f"-N {namespace}: {os.strerror(ctypes.get_errno())}")
     os.close(fd)
+
+
+def _is_ours(namespace: int) -> bool:
+    """Whether a mount namespace is of our user namespace: what is imported and started in it are its own files."""
+    import errno
+    import fcntl
+    import os
+
+    elsewhere = os.uname().machine.startswith(_ELSEWHERE)
+    try:
+        owner = fcntl.ioctl(namespace, _NS_GET_USERNS_ELSEWHERE if elsewhere else _NS_GET_USERNS)
+    except OSError as exc:  # EPERM: of one outside of ours; ENOTTY: it is no namespace, as setns(2) will say
+        return exc.errno == errno.ENOTTY
+    try:
+        return os.path.samestat(os.stat("/proc/self/ns/user"), os.fstat(owner))  # noqa: PTH116
+    finally:
+        os.close(owner)
 
 
 def _quoted(piece: str) -> str:
