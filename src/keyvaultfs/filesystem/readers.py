@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import struct
 import time
@@ -76,7 +75,8 @@ class Readers:
         self._free: Iterator[int] = iter(range(MOST))
         self._owners: Counter[int] = Counter()
         self.forgotten = 0
-        self._map: mmap.mmap | None = None
+        # Written and not mapped: nothing of it is read again here, and each page of a mapping is locked in memory.
+        self._fd = fd
         if fd is not None:
             self._load(fd)
 
@@ -97,8 +97,8 @@ class Readers:
         reader.counted = reader.opens
         reader.touched = True
         self.by_handle[handle] = reader
-        if new and self._map is not None:  # a worker may be killed at any moment
-            self._write(self._map, reader, [handle])
+        if new and self._fd is not None:  # a worker may be killed at any moment
+            self._write(self._fd, reader, [handle])
             reader.touched = True
         return reader
 
@@ -124,8 +124,8 @@ class Readers:
         for reader in touched:
             if reader.counted != reader.opens:
                 reader.counted, reader.last = reader.opens, now
-            if self._map is not None:
-                self._write(self._map, reader, handles.get(reader, []))
+            if self._fd is not None:
+                self._write(self._fd, reader, handles.get(reader, []))
             reader.touched = False
 
     def _newest_handles(self) -> list[int]:
@@ -186,7 +186,7 @@ class Readers:
             del self._owners[owner]
         return self._known.pop(key)
 
-    def _write(self, where: mmap.mmap, reader: Reader, handles: list[int]) -> None:
+    def _write(self, fd: int, reader: Reader, handles: list[int]) -> None:
         asker = reader.asker
         texts = [
             text.encode("utf-8", "backslashreplace")[:most]
@@ -210,9 +210,9 @@ class Readers:
         )
         # The first byte goes last: a record that was half written when the worker died is not read.
         start = _HEAD.size + reader.slot * _SLOT.size
-        where[start] = 0
-        where[start + 1 : start + _SLOT.size] = record[1:]
-        where[start] = 1
+        os.pwrite(fd, b"\0", start)
+        os.pwrite(fd, record[1:], start + 1)
+        os.pwrite(fd, record[:1], start)
 
     def _load(self, fd: int) -> None:
         size = _HEAD.size + MOST * _SLOT.size
@@ -222,15 +222,11 @@ class Readers:
                 LOG.warning("who reads what is not known from before: it was written by another version")
             os.ftruncate(fd, 0)
             os.ftruncate(fd, size)
-        self._map = mmap.mmap(fd, size)
-        self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, _LAYOUT, MOST)
+        os.pwrite(fd, _HEAD.pack(_MAGIC, _LAYOUT, MOST), 0)
         found = []
         for slot in _written(fd, size):
-            start = _HEAD.size + slot * _SLOT.size
-            if (
-                self._map[start]
-                and (one := self._read(slot, self._map[start : start + _SLOT.size])) is not None
-            ):
+            record = os.pread(fd, _SLOT.size, _HEAD.size + slot * _SLOT.size)
+            if record[0] and (one := self._read(slot, record)) is not None:
                 found.append(one)
         taken = {reader.slot for reader, _ in found}
         self._free = (slot for slot in range(MOST) if slot not in taken)

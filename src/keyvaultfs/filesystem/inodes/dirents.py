@@ -53,9 +53,13 @@ class Dirents:
             self._slots.give_back(dirent.slot)
 
     def looked_up(self, dirent: Dirent) -> None:
-        """The kernel gets one more reference."""
+        """The kernel gets one more reference.
+
+        A successor need not know of how many: the kernel uses the number for nothing, and a name that is there is kept.
+        """
         dirent.lookups += 1
-        self._slots.write_lookups(dirent)
+        if dirent.lookups == 1:
+            self._slots.write_dirent(dirent)
 
     def passing(self, what: str) -> InodeT:
         """A number for something that is replaced at once, such as what is renamed over a name: one reference to it."""

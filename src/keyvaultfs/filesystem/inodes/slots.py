@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from keyvaultfs.filesystem.inodes import records
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from keyvaultfs.files.tree import Tree
     from keyvaultfs.filesystem.inodes.nodes import Directory, Dirent, Handle, Node
     from keyvaultfs.filesystem.inodes.records import Records
 
 _SLOT = 256
 _GROW = 256
+_PIECE = 256 * _SLOT
 _HANDLE_BODY, _IS_HANDLE = records.HANDLE_BODY, records.IS_HANDLE
 
 
@@ -72,14 +75,13 @@ class Slots:
 
     def load(self) -> Records:
         """What a predecessor left. To be called once, before any slot is taken."""
-        kinds = self._map[::_SLOT]
-        texts = [slot for slot, kind in enumerate(kinds) if slot and kind == records.IS_TEXT]
-        self._texts = records.unpack_texts([self._record(slot) for slot in texts])
+        texts = [record for slot, record in self._left() if slot and record[0] == records.IS_TEXT]
+        self._texts = records.unpack_texts(texts)
         reader = records.Reader(self._tree, self._path)
-        self._unused = 1 + max((slot for slot, kind in enumerate(kinds) if kind != records.FREE), default=0)
-        for slot, kind in enumerate(kinds[: self._unused]):
-            if slot and (kind == records.FREE or not reader.read(slot, self._record(slot))):
-                self._free.append(slot)
+        self._free = [slot for slot, record in self._left() if slot and not reader.read(slot, record)]
+        self._unused = self._count()
+        while self._free and self._free[-1] == self._unused - 1:
+            self._unused = self._free.pop()
         self._free.reverse()
         return reader.found
 
@@ -113,16 +115,19 @@ class Slots:
         self._put(node.slot, records.pack_node(node, *self._text(node.name.stored or node.name.path)))
 
     def write_dirent(self, dirent: Dirent) -> None:
-        """Write a name of a folder into its slot."""
-        self._put(
-            dirent.slot, records.pack_dirent(dirent, *self._text(dirent.name.stored or dirent.name.path))
-        )
+        """Write a name of a folder into its slot.
+
+        Not through the map, whose pages are locked in memory: there may be very many names, and none is a secret.
+        """
+        record = records.pack_dirent(dirent, *self._text(dirent.name.stored or dirent.name.path))
+        # Within one page, so it is written whole: a signal that kills the worker waits for the end of the call.
+        os.pwrite(self._fd, record, dirent.slot * _SLOT)
 
     def write_directory(self, directory: Directory) -> None:
         """Write a directory into its slot."""
         self._put(directory.slot, records.pack_directory(directory, *self._text(directory.name.spelling)))
 
-    def write_lookups(self, held: Node | Dirent | Directory) -> None:
+    def write_lookups(self, held: Node | Directory) -> None:
         """Write how many references the kernel has to something that was written before."""
         records.LOOKUPS.pack_into(
             self._map, held.slot * _SLOT + records.LOOKUPS_AT, records.lookups(held.lookups)
@@ -143,8 +148,12 @@ class Slots:
     def _count(self) -> int:
         return len(self._map) // _SLOT
 
-    def _record(self, slot: int) -> bytes:
-        return self._map[slot * _SLOT : (slot + 1) * _SLOT]
+    def _left(self) -> Iterator[tuple[int, bytes]]:
+        """Each slot and what is in it; read and not mapped, as `write_dirent` has it."""
+        for start in range(0, len(self._map), _PIECE):
+            piece = os.pread(self._fd, _PIECE, start)
+            for at in range(0, len(piece), _SLOT):
+                yield (start + at) // _SLOT, piece[at : at + _SLOT]
 
     def _put(self, slot: int, record: bytes) -> None:
         # The kind goes last: a record that was half written when the worker died is not read.

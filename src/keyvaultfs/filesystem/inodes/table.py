@@ -141,6 +141,9 @@ class InodeTable:
 
     def looked_up(self, held: Node | Dirent | Directory) -> None:
         """The kernel gets one more reference."""
+        if isinstance(held, Dirent):
+            self.dirents.looked_up(held)
+            return
         held.lookups += 1
         self._slots.write_lookups(held)
 
