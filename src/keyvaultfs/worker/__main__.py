@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import logging
 import os
 import socket
@@ -47,6 +48,7 @@ def _import_libraries() -> None:
     import pyfuse3  # noqa: F401
     import trio  # noqa: F401
 
+    linecache.clearcache()  # the sources of the methods that attrs has written
     gc.collect()
     gc.freeze()
 
