@@ -10,7 +10,6 @@ import pytest
 
 from keyvaultfs_devvault.faults import MALFORMED, REJECTIONS
 from tests.support.asking import Client
-from tests.support.mount import wait_until
 from tests.support.vault import VaultProcess
 
 if TYPE_CHECKING:
@@ -137,16 +136,18 @@ def test_pages_may_be_small(vault: VaultProcess, client: Client) -> None:
 
 
 def test_a_deletion_and_a_recovery_may_take_their_time(vault: VaultProcess, client: Client) -> None:
-    vault.turn(delete_delay=0.5)
+    vault.turn(delete_delay=600)
     assert client.do("DELETE", "secrets/pw")[0] == 200
     assert client.get("deletedsecrets/pw")[0] == 404
     assert (
         client.do("PUT", "secrets/pw", value="y")[1]["error"]["innererror"]["code"] == "ObjectIsBeingDeleted"
     )
-    wait_until(lambda: client.get("deletedsecrets/pw")[0] == 200, "the end of the delay")
+    vault.turn(clock_offset=601)
+    assert client.get("deletedsecrets/pw")[0] == 200
     assert client.do("POST", "deletedsecrets/pw/recover")[0] == 200
     assert client.get("secrets/pw")[0] == 404
-    wait_until(lambda: client.get("secrets/pw")[0] == 200, "the end of the delay")
+    vault.turn(clock_offset=1202)
+    assert client.get("secrets/pw")[0] == 200
 
 
 def test_what_is_deleted_is_kept_for_so_many_days_and_may_be_protected(
