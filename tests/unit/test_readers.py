@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyvaultfs.filesystem.askers import Asker
+from keyvaultfs.filesystem.askers import Asker, manager_of
 from keyvaultfs.filesystem.reader import Current
 from keyvaultfs.filesystem.readers import MOST, Readers
 
@@ -23,6 +23,7 @@ OLD, NEW = "1" * 32, "2" * 32
 WEB = Asker(33, 33, 100, "nginx", "web.service")
 MAIL = Asker(0, 0, 200, "postfix", "mail.service")
 ROOT = Asker(0, 0, 300, "cat", "")
+USERS = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service\n"
 
 
 class Clock:
@@ -197,6 +198,21 @@ def test_a_user_whose_programs_have_many_names_displaces_nobody_elses(fd: int, l
     (file,) = shown["files"]
     assert {one["program"] for one in file["readers"] if one["behind"]} == {one.program for one in others}
     assert shown["forgotten"] == 2 * MOST + 4
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["a worker", "its successor"])
+def test_a_users_unit_that_is_called_like_the_systems_is_another_reader(fd: int, later: bool) -> None:
+    readers = Readers(fd, Asker, lambda _: True)
+    readers.opened("pw", OLD, WEB, 1)
+    readers.opened("pw", NEW, Asker(1000, 1000, 500, "nginx", "web.service", manager_of(USERS)), 2)
+    for number in range(2 * MOST):
+        asker = Asker(1000, 1000, 500, "nginx", f"{number}.service", manager_of(USERS))
+        readers.opened("pw", NEW, asker, 3 + number)
+    if later:
+        readers.flush()
+        readers = Readers(fd, Asker, lambda _: True)
+    (file,) = readers.snapshot(current(NEW), lambda handle: OLD if handle == 1 else NEW)["files"]
+    assert [(one["unit"], one["uid"]) for one in file["readers"] if one["behind"]] == [("web.service", 33)]
 
 
 def test_a_reader_with_many_open_files_has_nobody_elses_forgotten(fd: int) -> None:

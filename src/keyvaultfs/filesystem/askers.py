@@ -23,6 +23,8 @@ class Asker:
         pid: of the process; the kernel tells that of the thread.
         program: its ``comm``, at most 15 bytes; "" where that cannot be read.
         unit: systemd's name for what it belongs to; "" outside units, as in a login session.
+        manager: that of the user's manager that has named the unit, as users may name theirs like the system's; "" for
+            one of the system's.
     """
 
     uid: int
@@ -30,6 +32,7 @@ class Asker:
     pid: int
     program: str
     unit: str
+    manager: str = ""
     record: str = field(init=False, compare=False, repr=False)
     """its part of a record in JSON, made once"""
 
@@ -98,7 +101,8 @@ class Askers:
             ctx.gid,
             _process(self._text(ctx.pid, "status"), ctx.pid),
             comm.removesuffix(b"\n").decode("utf-8", "backslashreplace"),
-            unit_of(self._text(ctx.pid, "cgroup")),
+            unit_of(cgroup := self._text(ctx.pid, "cgroup")),
+            manager_of(cgroup),
         )
         seen = self._known[ctx.pid] = Seen(asker, fd, comm)
         if len(self._known) > _MOST:
@@ -130,18 +134,32 @@ class Askers:
 
 def unit_of(cgroup: str) -> str:
     """The unit that a cgroup(7) file names: the innermost, and never a login session's scope."""
+    return (_units(cgroup) or [""])[-1]
+
+
+def manager_of(cgroup: str) -> str:
+    """What a unit of a user's manager is within, such as ``user@1000.service``; "" for one of the system's."""
+    outermost, *within = _units(cgroup) or [""]
+    return outermost if within and outermost.startswith("user@") else ""
+
+
+def _units(cgroup: str) -> list[str]:
+    """The units on the way to a process, from the outermost."""
     for line in cgroup.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number != "0" and controllers != "name=systemd":
             continue
-        for part in reversed(path.split("/")):
-            name = part.removeprefix("_")
-            if name.endswith(".service"):
-                return name
-            if name.endswith(".scope") and not name.startswith("session-") and name != "init.scope":
-                return name
-    return ""
+        units = [name for part in path.split("/") if _is_unit(name := part.removeprefix("_"))]
+        if units:
+            return units
+    return []
+
+
+def _is_unit(name: str) -> bool:
+    if name.endswith(".scope"):
+        return not name.startswith("session-") and name != "init.scope"
+    return name.endswith(".service")
 
 
 def _process(status: str, thread: int) -> int:

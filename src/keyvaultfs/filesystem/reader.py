@@ -45,8 +45,20 @@ class Reader:
 
     @property
     def owner(self) -> int:
-        """The user; -1 for all units together: one is one reader of a file, whatever its programs are called."""
-        return -1 if self.asker.unit else self.asker.uid
+        """The user; -1 for the system's units: one is one reader of a file, whatever its programs are called."""
+        return -1 if self.asker.unit and not self.asker.manager else self.asker.uid
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it from other readers."""
+        return key(self.path, self.asker)
+
+
+def key(path: str, asker: Asker) -> tuple[str, ...]:
+    """What tells a reader of a file from others: its unit, and where it has none, user and program."""
+    if asker.unit:
+        return (path, asker.unit, asker.manager)
+    return (path, "", str(asker.uid), asker.program)
 
 
 def shown(path: str, now: Current | None, readers: list[tuple[Reader, list[str]]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.filesystem.reader import Reader, is_behind, shown
+from keyvaultfs.filesystem.reader import Reader, is_behind, key, shown
 from keyvaultfs.log import LOG
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Readers:
 
     Args:
         fd: a memfd, which a predecessor may have filled; None to keep nothing.
-        asker: makes an `Asker` of uid, gid, pid, program and unit.
+        asker: makes an `Asker` of uid, gid, pid, program, unit and manager.
         is_open: whether a handle is still open.
         wall: Unix seconds.
     """
@@ -61,14 +61,14 @@ class Readers:
     def __init__(
         self,
         fd: int | None,
-        asker: Callable[[int, int, int, str, str], Asker],
+        asker: Callable[[int, int, int, str, str, str], Asker],
         is_open: Callable[[int], bool],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._wall = wall
         self._is_open = is_open
         self._asker = asker
-        self._known: OrderedDict[tuple[str, str, int, str], Reader] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ...], Reader] = OrderedDict()
         self.by_handle: dict[int, Reader] = {}
         self.recent: dict[tuple[int, int], Recent] = {}
         """by inode and process id, for the moment until the next `flush`: a warm open is counted here and no more"""
@@ -83,14 +83,14 @@ class Readers:
     def opened(self, path: str, edition: str, asker: Asker, handle: int) -> Reader:
         """An open of a file succeeded."""
         now, new = self._wall(), False
-        key = (path, asker.unit, 0, "") if asker.unit else (path, "", asker.uid, asker.program)
-        reader = self._known.get(key)
+        name = key(path, asker)
+        reader = self._known.get(name)
         if reader is None:
-            reader = self._known[key] = Reader(path, asker, edition, now, now, self._place())
+            reader = self._known[name] = Reader(path, asker, edition, now, now, self._place())
             self._owners[reader.owner] += 1
             new = True
         else:
-            self._known.move_to_end(key)
+            self._known.move_to_end(name)
             new = reader.edition != edition
             reader.asker, reader.edition, reader.last = asker, edition, now
         reader.opens += 1
@@ -180,19 +180,18 @@ class Readers:
     def _forget(self) -> Reader:
         """Let the oldest go of the user who has most of them: many names of programs displace nobody else's."""
         owner = max(self._owners, key=self._owners.__getitem__)
-        key = next(key for key, reader in self._known.items() if reader.owner == owner)
+        oldest = next(reader for reader in self._known.values() if reader.owner == owner)
         self._owners[owner] -= 1
         if not self._owners[owner]:
             del self._owners[owner]
-        return self._known.pop(key)
+        return self._known.pop(oldest.key)
 
     def _write(self, fd: int, reader: Reader, handles: list[int]) -> None:
         asker = reader.asker
+        unit = f"{asker.manager}/{asker.unit}" if asker.manager else asker.unit
         texts = [
             text.encode("utf-8", "backslashreplace")[:most]
-            for text, most in zip(
-                (reader.path, reader.edition, asker.unit, asker.program), _LONGEST, strict=True
-            )
+            for text, most in zip((reader.path, reader.edition, unit, asker.program), _LONGEST, strict=True)
         ]
         handles = handles[-_HANDLES:]
         record = _SLOT.pack(
@@ -231,15 +230,9 @@ class Readers:
         taken = {reader.slot for reader, _ in found}
         self._free = (slot for slot in range(MOST) if slot not in taken)
         for reader, handles in sorted(found, key=lambda one: one[0].last):
-            asker = reader.asker
-            key = (
-                (reader.path, asker.unit, 0, "")
-                if asker.unit
-                else (reader.path, "", asker.uid, asker.program)
-            )
-            self._known[key] = reader
-            self._owners[reader.owner] += 1
+            self._known[reader.key] = reader
             self.by_handle |= {handle: reader for handle in handles if self._is_open(handle)}
+        self._owners = Counter(reader.owner for reader in self._known.values())
 
     def _read(self, slot: int, record: bytes) -> tuple[Reader, list[int]] | None:
         """A record; None for one that nothing could be added to, which no worker of ours has written."""
@@ -252,7 +245,8 @@ class Readers:
             texts.append(text[at : at + length].decode("utf-8", "replace"))
             at += length
         path, edition, unit, program = texts
-        asker = self._asker(uid, 0, pid, program, unit)
+        manager, _, unit = unit.rpartition("/")  # which no unit's name has
+        asker = self._asker(uid, 0, pid, program, unit, manager)
         return Reader(path, asker, edition, first, last, slot, opens, opens, touched=False), handles
 
 
