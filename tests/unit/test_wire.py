@@ -200,6 +200,21 @@ def test_null_pages_are_empty_ones() -> None:
     assert wire.items(b'{"value":[]}') == ((), None)
 
 
+def test_an_answer_of_countless_pieces_is_none_but_a_value_or_tag_may_hold_what_it_likes() -> None:
+    """What takes seconds to decode would hold up cached reads, too."""
+    row = {"id": f"https://v.vault.azure.net/secrets/{NAME}"}
+    for rows in ("{}," * 300_000 + "{}", "[[[[]]]]," * 100_000 + "[]", ",".join([json.dumps(row)] * 15_000)):
+        body = f'{{"value":[{rows}],"nextLink":null}}'.encode()
+        assert len(body) < 1 << 20
+        with pytest.raises(BadAnswer):
+            wire.items(body)
+    odd = '{["\\' * 6400
+    assert wire.secret(json.dumps(GOOD | {"value": odd}).encode(), NAME, None).value.reveal() == odd.encode()
+    tags = {f"tag-{number}": odd[:512] for number in range(15)}
+    page = {"value": [{"id": f"{row['id']}-{number}", "tags": tags} for number in range(25)]}
+    assert len(wire.items(json.dumps(page).encode())[0]) == 25
+
+
 ORIGIN = Origin.parse("https://v.vault.azure.net")
 
 

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _LATEST_TIME = 253_402_300_799  # 9999-12-31, what a date can show
 _MOST_TAGS = 64
 _ENCODING_TAG = "file-encoding"
+_MOST_ROWS = 2000
+"""Of a page; Key Vault's have 25. More would hold up the event loop, which serves cached reads too."""
+
+_MOST_BRACKETS = 20_000
+"""Lists and objects of an answer, for the same reason."""
+
 _LONGEST_WORD = 4096
 _LONGEST_LINK = 16384
 _LONGEST_INTEGER = 20  # digits; Python itself refuses the whole text for one of 4,301
@@ -32,6 +38,7 @@ _CODE = re.compile("[A-Za-z0-9_.-]{1,64}")
 _ID = re.compile(
     "https?://[^/?#]+/secrets/([0-9a-z-]{1,127})(?:/([0-9a-f]{32}))?/?", re.IGNORECASE | re.ASCII
 )
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _AKV = re.compile("AKV[0-9]{5}")
 
 
@@ -61,8 +68,11 @@ def decode(body: bytes) -> dict[str, Any]:
     Bytes that are no UTF-8 become lone surrogates, so that only the text that holds them is odd, and not the answer.
 
     Raises:
-        BadAnswer: not one, or nested too deep.
+        BadAnswer: not one, nested too deep, or of too many pieces.
     """
+    # A value or a tag may hold as many as it likes.
+    if _brackets(body) > _MOST_BRACKETS and _brackets(_STRING.sub(b"", body)) > _MOST_BRACKETS:
+        raise BadAnswer("NotJSON")
     try:
         text = body.decode("utf-8-sig", "surrogateescape")
         data = _JSON.decode(text)
@@ -71,6 +81,10 @@ def decode(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadAnswer("NotAnObject")
     return data
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def secret(
@@ -170,7 +184,7 @@ def _page(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
     rows = data.get("value")
     link = data.get("nextLink")
     rows = [] if rows is None else rows  # an empty list was once sent as null
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or len(rows) > _MOST_ROWS:
         raise BadAnswer("NotAPage")
     if link is not None and (not isinstance(link, str) or len(link) > _LONGEST_LINK):
         raise BadAnswer("NotAPage")
