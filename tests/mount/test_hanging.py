@@ -60,7 +60,7 @@ def test_with_250_names_hanging_cached_names_still_read_and_each_gets_its_errno(
 ) -> None:
     vault.set("cached", "here")
     names = vault.made_up(250, prefix="hang-")
-    kv = mount("timeout=4")
+    kv = mount("timeout=10")
     assert (kv / "cached").read_text() == "here"
     vault.fault(**fault)
     results: list[str | int] = []
@@ -72,7 +72,7 @@ def test_with_250_names_hanging_cached_names_still_read_and_each_gets_its_errno(
     for thread in threads:
         thread.start()
     wait_until(lambda: kv.metric("transport_in_flight") >= 8, "the network slots to hang")
-    for _ in range(100):
+    for _ in range(50):
         assert (kv / "cached").read_text() == "here"
     # Had a read waited for a task that hangs, they would have their errno by now.
     assert sum(thread.is_alive() for thread in threads) == 250
