@@ -8,13 +8,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support.inotify import Watch
 from tests.support.mount import KEYVAULTFS, environment, run, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
@@ -61,23 +61,19 @@ def test_a_listing_tells_the_inode_that_the_kernel_holds(vault: VaultProcess, mo
 
 
 def test_a_watch_among_many_names_fires_from_the_listing_without_a_get(
-    vault: VaultProcess, mount: Mounter
+    vault: VaultProcess, mount: Mounter, events: Callable[..., Watch]
 ) -> None:
     names = vault.made_up(60, size=8, updated=1_700_000_000)
     kv = mount("ttl=3", "list_ttl=1")
-    watches = [Watch(kv / name, "delete_self", once=True) for name in names]
-    try:
-        wait_until(lambda: pages(vault) > 6, "the names to be checked by listings")
-        vault.reset_requests()
-        vault.set(names[30], "new")
-        wait_until(watches[30].fired, "delete_self")
-        assert not vault.requests("get")
-        assert pages(vault) >= 3
-        assert all(one.silent() for one in watches[:30] + watches[31:])
-        assert (kv / names[30]).read_text() == "new"
-    finally:
-        for one in watches:
-            one.close()
+    watch = events(kv / names[0], "delete_self", beside=[kv / name for name in names[1:]])
+    wait_until(lambda: pages(vault) > 6, "the names to be checked by listings")
+    vault.reset_requests()
+    vault.set(names[30], "new")
+    watch.wait(f"{kv / names[30]} DELETE_SELF")
+    assert not vault.requests("get")
+    wait_until(lambda: pages(vault) >= 3, "the end of the listing that showed it")
+    assert len(watch.lines()) == 1
+    assert (kv / names[30]).read_text() == "new"
 
 
 def test_one_rotation_among_many_names_in_use_costs_one_get(vault: VaultProcess, mount: Mounter) -> None:

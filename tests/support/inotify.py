@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tests.support.mount import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -21,16 +22,26 @@ class Watch:
         events: names of inotifywait(1), with commas between them.
         uid: the user who watches; None for the one who runs the tests.
         once: it ends with its first event.
+        beside: more files that it watches; then each line says which one it is about, as ``PATH EVENTS``. One program
+            for many: a user may have a hundred or so, and other tests run at the same time.
     """
 
-    def __init__(self, path: Path, events: str, *, uid: int | None = None, once: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        events: str,
+        *,
+        uid: int | None = None,
+        once: bool = False,
+        beside: Sequence[Path] = (),
+    ) -> None:
         as_user = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
         forever = [] if once else ["-m"]
         self._child = subprocess.Popen(
-            [*as_user, "inotifywait", *forever, "--format", "%e %f", "-e", events, str(path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+            [*as_user, "inotifywait", *forever, "--format", "%w %e" if beside else "%e %f", "-e", events,
+             path, *beside],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
         assert self._child.stdout is not None
         assert self._child.stderr is not None
         said = b""
