@@ -7,7 +7,6 @@ import mmap
 import os
 import struct
 import zlib
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary, ref
 
@@ -58,7 +57,8 @@ class ValueStore:
     def __init__(self, fd: int | None = None, limit: int = 64 << 20) -> None:
         self._fd = os.memfd_create("keyvaultfs-values", os.MFD_CLOEXEC) if fd is None else fd
         self._limit = limit
-        self._records: OrderedDict[tuple[str, str], Stored] = OrderedDict()
+        self._records: dict[tuple[str, str], Stored] = {}
+        """the longest unused first"""
         # Copies of what was let go while somebody has it open: however many have a version open, there is one of it.
         self._given: WeakValueDictionary[tuple[str, str], SecretValue] = WeakValueDictionary()
         # The copy that was given last: for who opens one file again and again no copy is made each time.
@@ -105,7 +105,7 @@ class ValueStore:
         stored = self._records.get(key)
         if stored is None:
             return None
-        self._records.move_to_end(key)
+        self._records[key] = self._records.pop(key)
         value = None if stored.given is None else stored.given()
         if value is None:
             value = SecretValue(self._map[stored.value_start : stored.value_start + stored.value_length])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keyvaultfs.files.recipes import Recipe
 
 _REMEMBERED, _TRIED = 1 << 14, 1 << 10
+_VERSIONS = f"{names.RESERVED}/versions/"
 _LONGEST_NAME = 127
 """Of a secret."""
 NOTHING = Formatted("", ())
@@ -35,7 +36,6 @@ class File:
         key: the same for each spelling that opens it; no other file's.
         recipe: what its bytes are made of; if there is none yet, its secret's current version as it is.
         secret: that secret, of a file that the configuration does not name.
-        stored: the path by which a successor finds it, where that is another.
         named: whether the configuration names it. If not, somebody asked for its secret by name, which may be made up.
     """
 
@@ -44,7 +44,6 @@ class File:
     recipe: Recipe = field(compare=False, init=False, repr=False)
     access: Access = field(compare=False, default=AS_MOUNTED)
     secret: SecretName | None = field(compare=False, default=None)
-    stored: str = field(compare=False, default="")
     named: bool = field(compare=False, default=False)
 
     if not TYPE_CHECKING:
@@ -58,11 +57,9 @@ class File:
             return recipe
 
     @classmethod
-    def of(
-        cls, path: str, recipe: Recipe, access: Access = AS_MOUNTED, *, stored: str = "", named: bool = False
-    ) -> File:
+    def of(cls, path: str, recipe: Recipe, access: Access = AS_MOUNTED, *, named: bool = False) -> File:
         """A file with this recipe, which is spelled in one way alone."""
-        made = cls(path, path, access, stored=stored, named=named)
+        made = cls(path, path, access, named=named)
         object.__setattr__(made, "recipe", recipe)
         return made
 
@@ -70,6 +67,12 @@ class File:
     def raw(self) -> bytes:
         """Its name in its directory, as the kernel has it."""
         return self.path.rpartition("/")[2].encode()
+
+    @property
+    def stored(self) -> str:
+        """The path by which a successor finds it: of one version ``NAME/VERSION``."""
+        sources = self.recipe.sources if self.path.startswith(_VERSIONS) else ()
+        return f"{sources[0].name}/{sources[0].version}" if sources else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,5 +274,5 @@ def of_version(text: str) -> File:
     """
     name, _, which = text.partition("/")
     secret = SecretName(name)
-    path = f"{names.RESERVED}/versions/{secret.key}/{which}"
-    return File.of(path, OneSecret(Source(secret, version(which))), stored=text)
+    path = f"{_VERSIONS}{secret.key}/{which}"
+    return File.of(path, OneSecret(Source(secret, version(which))))

@@ -42,7 +42,7 @@ class Folders:
         self._resolver = resolver
         self._control = control
         self._appearance = appearance
-        self._children: dict[tuple[str, bytes], File | Directory] = {}
+        self._children: dict[str, dict[bytes, File | Directory]] = {}
 
     def of(self, inode: int) -> Directory | None:
         """The folder of the tree that an inode is."""
@@ -67,7 +67,10 @@ class Folders:
 
     def child(self, folder: Directory, name: bytes) -> File | Directory | None:
         """What a name in a folder stands for; None for one that can be no file's."""
-        found = self._children.get((folder.path, name))
+        children = self._children.get(folder.path)
+        if children is None:
+            children = self._children[folder.path] = {}
+        found = children.get(name)
         if found is not None:
             return found
         try:
@@ -76,9 +79,9 @@ class Folders:
             return None
         # A file that the kernel was not told of may be one of thousands that somebody makes up.
         if found is not None and (isinstance(found, Directory) or found.key in self._table.entries.nodes):
-            if len(self._children) >= _REMEMBERED:
-                self._children.clear()
-            self._children[folder.path, name] = found
+            if len(children) >= _REMEMBERED:
+                children.clear()
+            children[name] = found
         return found
 
     def never(self) -> pyfuse3.EntryAttributes:

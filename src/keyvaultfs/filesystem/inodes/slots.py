@@ -112,14 +112,14 @@ class Slots:
 
     def write_node(self, node: Node) -> None:
         """Write an inode into its slot."""
-        self._put(node.slot, records.pack_node(node, *self._text(node.name.stored or node.name.path)))
+        self._put(node.slot, records.pack_node(node, *self._text(node.name.stored)))
 
     def write_dirent(self, dirent: Dirent) -> None:
         """Write a name of a folder into its slot.
 
         Not through the map, whose pages are locked in memory: there may be very many names, and none is a secret.
         """
-        record = records.pack_dirent(dirent, *self._text(dirent.name.stored or dirent.name.path))
+        record = records.pack_dirent(dirent, *self._text(dirent.name.stored))
         # Within one page, so it is written whole: a signal that kills the worker waits for the end of the call.
         os.pwrite(self._fd, record, dirent.slot * _SLOT)
 
