@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.inotify import Watch
     from tests.support.mount import Mount
     from tests.support.vault import VaultProcess
 
@@ -559,3 +560,16 @@ def test_a_path_of_any_length_is_kept_for_a_successor(
     assert (kv / path).read_text() == "x\n"
     reader.close()
     os.close(folder)
+
+
+@pytest.mark.parametrize("folder", ["\u3000a\nb", "/".join(["x" * 200] * 6)], ids=["unprintable", "long"])
+def test_a_rotation_is_heard_whatever_the_file_is_called(
+    folder: str, vault: VaultProcess, mount: Mounter, written: Written, events: Callable[..., Watch]
+) -> None:
+    vault.set("pw", "1")
+    kv = mount(TTL, written(f'[files.{json.dumps(folder + "/pw")}]\nsecret = "pw"\n'))
+    assert (kv / f"{folder}/pw").read_text() == "1"
+    watch = events(kv / folder)
+    vault.set("pw", "2")
+    watch.wait("MOVED_TO pw")
+    kv.wait_for(f"{folder}/pw", "2")

@@ -414,3 +414,34 @@ def test_10000_names_take_less_than_a_second(
         assert done.returncode == 0, done.stderr
         with capsys.disabled():
             print(f"\nkeyvaultfs {command} with 10,000 names: {seconds:.2f} s, {len(done.stdout)} bytes")
+
+
+ODD = [
+    "[]",
+    "null",
+    "7",
+    "[" * 100_000,
+    "9" * 10_000,
+    "\x1b[2J\x1b]0;title\x07",
+    '{"problems": 7, "files": 7}',
+    '{"worker": "\\u001b[2J", "keeper": "\\u202e", "workers": 2, "files": [{}]}',
+    '{"mountpoint": "\\r\\n\\u009b", "since": 1e400, "files": [[]], "forgotten": "\\u001b"}',
+    '{"cache": {"names": 1}, "files": [], "forgotten": "\u001b"}',
+    '{"token": {"state": "valid", "seconds_left": "\\u001b"}, "files": null}',
+    '{"problems": [{"sentence": 1, "severity": "\\u001b", "cure": "", "seconds": NaN, "times": 1}]}',
+]
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_what_a_worker_that_was_taken_over_tells_is_one_line_or_words(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / ".keyvaultfs"
+    folder.mkdir()
+    for name in ("status", "readers", "refresh"):
+        (folder / name).write_text(text, encoding="utf-8")
+    for words in (("status",), ("status", "--json"), ("readers",), ("readers", "--json"), ("refresh",)):
+        done = keyvaultfs(*words, tmp_path)
+        assert done.returncode in {0, 1}
+        assert (done.stdout + done.stderr).replace("\n", "").isprintable()
+        if done.returncode:
+            one_line(done)
+            assert done.stdout == ""

@@ -17,11 +17,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyvaultfs import ipc
-from keyvaultfs.keeper import announce, notify
+from keyvaultfs.files import names
+from keyvaultfs.keeper import announce, mounting, notify
 from keyvaultfs.keeper.allowance import Allowance
 from keyvaultfs.keeper.children import Children
 from keyvaultfs.keeper.guard import Guard
@@ -482,7 +483,20 @@ def test_a_flood_of_log_lines_is_cut_and_counted(worker: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["..", ".", "", "a//b", "/a", "a/", "a/../b", "a\nb", "a\0b", "a" * 256, ".keyvaultfs/x", "\udc80"],
+    [
+        "..",
+        ".",
+        "",
+        "a//b",
+        "/a",
+        "a/",
+        "a/../b",
+        "a\0b",
+        "/".join(["a" * 255] * 16) + "/a",
+        "a" * 256,
+        ".keyvaultfs/x",
+        "\udc80",
+    ],
 )
 @pytest.mark.parametrize("what", ["rename", "unlink", "look"])
 def test_what_is_no_name_of_ours_is_not_touched(name: str, what: str) -> None:
@@ -512,6 +526,23 @@ def test_what_the_child_may_not_do_is_not_asked_of_it(token: str, what: str, nam
     with pytest.raises(ValueError):  # noqa: PT011 - it has no words, nor any use for them
         announcer.ask(token, what, name, inode, 0)
     assert announcer.fileno() is None
+
+
+PARTS = st.one_of(
+    st.text(), st.sampled_from(["..", ".keyvaultfs", "a" * 255, "\N{KEY}" * 63, "\u3000", "a\nb"])
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=20).map("/".join))
+@example("/".join(["a" * 255] * 16))
+@example("a\nb/\u3000/\u200d")
+def test_what_the_configuration_may_call_a_file_is_what_can_be_renamed(path: str) -> None:
+    allowed = []
+    for check in (names.check, lambda name: announce.check("0" * 16, "rename", name, 0)):
+        with contextlib.suppress(ValueError):
+            check(path)
+            allowed.append(check)
+    assert len(allowed) in {0, 2}
 
 
 def test_names_of_ours_are_renamed() -> None:
@@ -815,6 +846,33 @@ def test_who_kills_workers_that_have_just_begun_takes_no_values_from_them(
     assert [text for text in sink.said if "begins without" in text] == [
         "3 workers could not serve: the next one begins without values"
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "keeper"),
+    [
+        (b'{"keeper": 4711}', 4711),
+        (b'{"keeper": true}', None),
+        (b'{"keeper": "\x1b[2J"}', None),
+        (b"[]", None),
+        (b"[" * 100_000, None),
+        (b'{"keeper": ' + b"9" * 100, None),
+        (b'{"keeper": 4711' + b" " * (1 << 20) + b"}", None),
+        (None, None),
+    ],
+    ids=range(8),
+)
+def test_who_holds_a_mount_is_asked_of_it_with_care(
+    status: bytes | None, keeper: int | None, tmp_path: Path
+) -> None:
+    """Anybody's may be there, and one that never answers, as a FIFO."""
+    (tmp_path / ".keyvaultfs").mkdir()
+    path = tmp_path / ".keyvaultfs/status"
+    if status is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(status)
+    assert mounting._keeper_of(str(tmp_path)) == keeper
 
 
 # --- what a worker leaves -------------------------------------------------------------------------------------------

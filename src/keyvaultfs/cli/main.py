@@ -63,9 +63,9 @@ def _metrics(args: argparse.Namespace) -> int:
 
 
 def _refresh(args: argparse.Namespace) -> int:
-    from keyvaultfs.cli import reading
+    from keyvaultfs.cli import reading, words
 
-    sys.stdout.write(reading.control(args.mountpoint, "refresh"))
+    sys.stdout.write(words.lines(reading.control(args.mountpoint, "refresh")))
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.cli import reading
+from keyvaultfs.cli import reading, words
 from keyvaultfs.cli.words import ago, at, count, line
 from keyvaultfs.errors import KeyVaultFSError
 
@@ -22,14 +22,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         KeyVaultFSError: the mount does not answer, or nobody has opened that file.
     """
-    facts = json.loads(reading.control(args.mountpoint, "readers"))
-    if args.file is not None:
-        facts["files"] = [_only(facts["files"], args.mountpoint, args.file)]
-    if args.json:
-        json.dump(facts, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        sys.stdout.write(for_people(facts, time.time()))
+    text = reading.control(args.mountpoint, "readers")
+    with reading.understood(args.mountpoint):
+        facts = json.loads(text)
+        if args.file is not None:
+            facts["files"] = [_only(facts["files"], args.mountpoint, args.file)]
+        text = json.dumps(facts, indent=2) + "\n" if args.json else for_people(facts, time.time())
+    sys.stdout.write(words.lines(text))
     return 0
 
 

@@ -11,8 +11,12 @@ import os
 import select
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from keyvaultfs.errors import KeyVaultFSError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECONDS = 15.0
 """Longer than a request of a mount takes with the default `timeout`."""
@@ -102,6 +106,19 @@ def control(mountpoint: str, name: str, seconds: float = SECONDS) -> str:
     except OSError as exc:
         why = _why(exc, folder, name, seconds)
     raise KeyVaultFSError("", f"{mountpoint}: {why}") from None
+
+
+@contextlib.contextmanager
+def understood(mountpoint: str) -> Iterator[None]:
+    """For whoever makes words of what a mount tells of itself: its worker may be of any version, or taken over.
+
+    Raises:
+        KeyVaultFSError: it is not of the form that was expected.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError):
+        raise KeyVaultFSError("", f"{mountpoint}: what it tells of itself cannot be understood") from None
 
 
 def _why(exc: OSError, folder: str, name: str, seconds: float) -> str:

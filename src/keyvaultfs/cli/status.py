@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from keyvaultfs.cli import reading
+from keyvaultfs.cli import reading, words
 from keyvaultfs.cli.words import count, duration, line, size
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
         KeyVaultFSError: the mount does not answer.
     """
     text = reading.control(args.mountpoint, "status")
-    sys.stdout.write(text if args.json else for_people(json.loads(text), time.time()))
+    if not args.json:
+        with reading.understood(args.mountpoint):
+            text = for_people(json.loads(text), time.time())
+    sys.stdout.write(words.lines(text))
     return 0
 
 

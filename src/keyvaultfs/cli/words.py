@@ -40,6 +40,11 @@ def size(number: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
 
 
+def lines(text: str) -> str:
+    """Lines of somebody else's, such as a worker that was taken over, without what a terminal would obey."""
+    return "\n".join(map(line, text.split("\n")))
+
+
 def line(text: object) -> str:
     """A text of somebody else's, on a line and without what a terminal would obey."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))

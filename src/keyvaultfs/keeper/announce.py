@@ -33,7 +33,7 @@ _REMEMBERED = 1024
 _IDLE_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 _TOKEN = re.compile("[0-9a-f]{16}")
-_LONGEST_NAME, _LONGEST_PATH = 255, 1024
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # NAME_MAX, and PATH_MAX with a final NUL
 _LONGEST_REQUEST = 8192
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -196,7 +196,7 @@ def check(token: str, what: str, name: str, inode: int) -> None:
     Raises:
         ValueError: it may not.
     """
-    named = what in {RENAME, UNLINK, LOOK} and len(name) <= _LONGEST_PATH and _is_path(name)
+    named = what in {RENAME, UNLINK, LOOK} and _is_path(name)
     refreshed = what == REFRESH and not name and inode > 1
     numbered = (
         type(inode) is int and 0 <= inode < 1 << 63
@@ -206,13 +206,15 @@ def check(token: str, what: str, name: str, inode: int) -> None:
 
 
 def _is_path(name: str) -> bool:
-    """Of parts that are names, printable, and none of them the control directory's."""
+    """Of parts that are names, and none of them the control directory's: what the configuration may call a file."""
     parts = name.split("/")
+    sizes = [len(part.encode()) for part in parts]  # UnicodeEncodeError is a ValueError
     return (
-        name.isprintable()
+        "\0" not in name
         and not {"", ".", ".."} & {*parts}
         and parts[0] != ".keyvaultfs"
-        and max(len(part.encode()) for part in parts) <= _LONGEST_NAME
+        and max(sizes) <= _LONGEST_NAME
+        and sum(sizes) + len(parts) <= _LONGEST_PATH
     )
 
 

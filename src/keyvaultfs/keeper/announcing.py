@@ -40,10 +40,19 @@ class Announcing:
         """
         if not self._succession.serves(process):
             return
-        token, inode = message.text("token"), message.facts.get("inode", 0)
+        facts = message.facts
+        # Not as printable lines: a name may have any character, and is shown to nobody.
+        token, do, name, inode = (
+            facts.get("token"),
+            facts.get("do"),
+            facts.get("name", ""),
+            facts.get("inode", 0),
+        )
+        if not (isinstance(token, str) and isinstance(do, str) and isinstance(name, str)):
+            raise ipc.Noise
         if not isinstance(inode, int):
             raise ipc.Noise
-        code = self._announcer.ask(token, message.text("do"), message.text("name"), inode, now)
+        code = self._announcer.ask(token, do, name, inode, now)
         if code is not None:
             process.channel.send("announced", token=token, code=code)
 

@@ -12,11 +12,13 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyvaultfs.errors import KeyVaultFSError, UsageError
-from keyvaultfs.keeper import newmount
+from keyvaultfs.keeper import child, newmount
 from keyvaultfs.keeper.mountinfo import Mounted, topmost
 from keyvaultfs.keeper.unmounting import PATHS, fusermount, make_private, unmount
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyvaultfs.ipc import Launch
     from keyvaultfs.settings.options import Settings
 
@@ -25,6 +27,8 @@ FSTYPE = f"fuse.{_SUBTYPE}"
 _DEVICE = "/dev/fuse"
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 1, 2, 4, 8, 256
 _FUSERMOUNT_SECONDS = 20
+_ANSWER_SECONDS = 2.0
+_LONGEST_STATUS = 1 << 20
 _MAX_READ = 1 << 17
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -88,36 +92,56 @@ def alive(there: Mounted) -> bool:
 
     Its connection stays listed in /sys/fs/fuse until it is unmounted, dead or not, so the mount itself is asked.
     """
-    pid = os.fork()  # a process that may hang
-    if pid == 0:
-        code = 0
+
+    def ask() -> bytes:
         try:
             os.statvfs(there.mountpoint)
         except OSError as exc:
-            code = int(exc.errno == errno.ENOTCONN)
-        os._exit(code)
-    import time
+            return b"dead" * (exc.errno == errno.ENOTCONN)
+        return b""
 
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.01)
-    os.kill(pid, 9)
-    return True
+    return _answer(ask) != b"dead"
 
 
 def _keeper_of(mountpoint: str) -> int | None:
-    """The process that holds one of our mounts: it says so itself."""
+    """The process that holds one of our mounts: it says so itself, and so may anybody whose mount it is."""
     import json
 
+    def ask() -> bytes:
+        fd = os.open(f"{mountpoint}/.keyvaultfs/status", os.O_RDONLY)
+        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+            keeper = json.loads(file.read(_LONGEST_STATUS)).get("keeper")
+        return str(keeper).encode() if type(keeper) is int else b""
+
+    found = _answer(ask)
+    return int(found) if found.isdigit() else None
+
+
+def _answer(ask: Callable[[], bytes]) -> bytes:
+    """What a child is told that asks a file system; b"" if it cannot be asked, or does not answer in time."""
+    import select
+
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):  # whoever reads our streams to their end would wait for it as well
+                os.dup2(null, number)
+            child.close_all_but((writing,))
+            os.write(writing, ask())
+        finally:
+            os._exit(0)
+    os.close(writing)
     try:
-        with open(f"{mountpoint}/.keyvaultfs/status", encoding="utf-8") as file:  # noqa: PTH123
-            keeper = json.load(file).get("keeper")
-    except (OSError, ValueError):
-        return None
-    return keeper if isinstance(keeper, int) else None
+        ready, _, _ = select.select([reading], [], [], _ANSWER_SECONDS)
+        if ready:
+            os.waitpid(pid, 0)
+            return os.read(reading, 32)
+        os.kill(pid, 9)
+        return b""
+    finally:
+        os.close(reading)
 
 
 def _mount_as_root(launch: Launch, settings: Settings) -> Made:
