@@ -275,6 +275,9 @@ LEAF = pem(WORLDS["ec"].leaf)
             PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")), "a password"),
         (pem(WORLDS["rsa"].key) + LEAF, "no certificate of the value is the key's"),
         (LEAF * 101, "more than 100 certificates"),
+        # Each of these is looked for to the end of the value.
+        (b"-----BEGIN A-----" * 201, "larger than any certificate's"),
+        (LEAF + b"x" * (1 << 17), "larger than any certificate's"),
         (base64.b64encode(pkcs12.serialize_key_and_certificates(
             None, WORLDS["ec"].key, WORLDS["ec"].leaf, None, serialization.BestAvailableEncryption(b"x"))),
          "without a password"),
@@ -285,6 +288,17 @@ def test_what_is_no_certificate_says_why_and_quotes_nothing(raw: bytes, words: s
         part(SecretValue(raw), "cert")
     assert "s3cr3t" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "inner", "depth"), [(b"\x30\x80", b"\x05\x00", 40), (b"\x24\x80", b"\x04\x00", 40)]
+)
+def test_what_ends_somewhere_is_not_looked_at_again_without_end(
+    begin: bytes, inner: bytes, depth: int
+) -> None:
+    """25 kB ask for the work of half a second, by elements that are looked at once for each one around them."""
+    assert rounds(begin * 5 + inner * 500 + b"\0\0" * 5) == 0
+    assert rounds(begin * depth + inner * 9000 + b"\0\0" * depth) == TOO_MANY
 
 
 @settings(max_examples=200)

@@ -37,6 +37,7 @@ _LONGEST_KEY = 4_950  # bytes of PKCS#8 that such a key takes, with some room
 _KEY_BAG = re.compile(rb"\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01[\x01\x02]\xa0\x82(..)", re.DOTALL)
 _TOO_LARGE = f"the key has more than {_MOST_BITS} bits"
 _MOST = 100  # certificates of a value; a chain has a handful
+_LONGEST = 1 << 17  # bytes of a value; Key Vault takes 25 kB
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -89,6 +90,8 @@ def load(value: SecretValue) -> Bundle:
         CannotMake: it is neither PEM nor a PFX in base64 without a password, or has no certificate.
     """
     raw = value.reveal()
+    if len(raw) > _LONGEST or raw.count(_BEGIN) > 2 * _MOST:
+        raise CannotMake("the value is larger than any certificate's of a vault")
     bundle = _from_pem(raw) if _BEGIN in raw else _from_pfx(raw)
     if not bundle.certificates:
         raise CannotMake("the value has no certificate")

@@ -42,6 +42,8 @@ def rounds(data: bytes) -> int:
 
 
 class _Walk:
+    """Looks at elements, each time anew: what is in one without a length is looked at to find its end as well."""
+
     def __init__(self) -> None:
         self._left = _MOST
         self.exceeded = False
@@ -50,10 +52,9 @@ class _Walk:
         """Of all elements of `data` and of what is in them, up to the first that is none."""
         before = None
         while data:
-            self._left -= 1
-            self.exceeded = self.exceeded or self._left < 0 or depth > _DEPTH
+            self.exceeded = self.exceeded or depth > _DEPTH
             try:
-                tag, content, data = _element(data)
+                tag, content, data = self._element(data)
             except _Odd:
                 return
             if self.exceeded:
@@ -69,37 +70,36 @@ class _Walk:
     def _within(self, tag: int, content: bytes, depth: int) -> Iterator[int]:
         """What an OCTET STRING holds, if that is a structure: a salt or a cipher's text is none."""
         try:
-            joined = b"".join(_pieces(content)) if tag & _CONSTRUCTED else content
+            joined = b"".join(self._pieces(content)) if tag & _CONSTRUCTED else content
         except _Odd:
             return
         if joined[:1] == b"\x30":
             yield from self.rounds(joined, depth + 1)
 
+    def _pieces(self, content: bytes) -> Iterator[bytes]:
+        """Of an OCTET STRING that is written in pieces, as BER may."""
+        while content:
+            tag, piece, content = self._element(content)
+            yield b"".join(self._pieces(piece)) if tag & _CONSTRUCTED else piece
 
-def _pieces(content: bytes) -> Iterator[bytes]:
-    """Of an OCTET STRING that is written in pieces, as BER may."""
-    while content:
-        tag, piece, content = _element(content)
-        yield b"".join(_pieces(piece)) if tag & _CONSTRUCTED else piece
+    def _element(self, data: bytes) -> _Element:
+        """The first element; one of indefinite length, which BER has, ends with two zeros."""
+        self._left -= 1
+        self.exceeded = self.exceeded or self._left < 0
+        if self.exceeded or len(data) < 2 or data[0] & 0x1F == 0x1F:
+            raise _Odd
+        tag, length, start = data[0], data[1], 2
+        if length == 0x80:
+            return self._indefinite(data)
+        if length > 0x80:
+            start = 2 + (length & 0x7F)
+            length = int.from_bytes(data[2:start], "big")
+        if start + length > len(data):
+            raise _Odd
+        return _Element(tag, data[start : start + length], data[start + length :])
 
-
-def _element(data: bytes) -> _Element:
-    """The first element; one of indefinite length, which BER has, ends with two zeros."""
-    if len(data) < 2 or data[0] & 0x1F == 0x1F:
-        raise _Odd
-    tag, length, start = data[0], data[1], 2
-    if length == 0x80:
-        return _indefinite(data)
-    if length > 0x80:
-        start = 2 + (length & 0x7F)
-        length = int.from_bytes(data[2:start], "big")
-    if start + length > len(data):
-        raise _Odd
-    return _Element(tag, data[start : start + length], data[start + length :])
-
-
-def _indefinite(data: bytes) -> _Element:
-    rest = data[2:]
-    while rest[:2] != b"\0\0":
-        rest = _element(rest).rest
-    return _Element(data[0], data[2 : len(data) - len(rest)], rest[2:])
+    def _indefinite(self, data: bytes) -> _Element:
+        rest = data[2:]
+        while rest[:2] != b"\0\0":
+            rest = self._element(rest).rest
+        return _Element(data[0], data[2 : len(data) - len(rest)], rest[2:])
