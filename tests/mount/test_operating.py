@@ -382,8 +382,9 @@ def test_a_file_whose_secret_is_not_there_is_told_with_its_secret(
         '[files.before]\nsecret = "pw"\nprevious = 1\n[files.hidden]\nsecret = "pw"\n'
     )
     kv = mount(f"config={config}", "negative_ttl=1", "ttl=1")
-    done = keyvaultfs("wait", "--timeout", "0.5", kv / "app.env", kv / "before", kv / "hidden")
-    assert "app.env: there is no such file (it cannot be made: the vault has no secret nosuch)" in done.stderr
+    words = "app.env: there is no such file (it cannot be made: the vault has no secret nosuch)"
+    files = (kv / "app.env", kv / "before", kv / "hidden")
+    wait_until(lambda: words in keyvaultfs("wait", "--timeout", "1", *files).stderr, "the answer in time")
     text = keyvaultfs("status", kv.where).stdout
     assert "  FAIL  app.env cannot be made: the vault has no secret nosuch (for " in text
     assert "  FAIL  before cannot be made: there is no such earlier version of pw (for " in text
