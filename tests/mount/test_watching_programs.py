@@ -195,6 +195,11 @@ def test_updatedb_finds_what_has_come_and_loses_what_has_gone(
     assert "pw" not in found
 
 
+def links_as_stat_sees_them(path: Path) -> str:
+    """The link count, by a program."""
+    return run("stat", "-c", "%h", path)
+
+
 def exists_as_qt_sees_it(path: Path) -> str:
     """QFile::exists: access(2), and then a link count that is not 0."""
     return f"{int(os.access(path, os.F_OK) and path.stat().st_nlink != 0)}\n"
@@ -210,8 +215,11 @@ def test_stat_counts_one_link_all_the_time(vault: VaultProcess, kv: Mount, tmp_p
 
     def count() -> None:
         while not stop.is_set():
-            other.add(run("stat", "-c", "%h", kv / "pw"))
-            other.add(exists_as_qt_sees_it(kv / "pw"))
+            for ask in (links_as_stat_sees_them, exists_as_qt_sees_it):
+                # stat(2) walks the path, and then asks the inode: whose name is replaced between these has no link on
+                # any file system. Who asks again has walked to the new one.
+                said = ask(kv / "pw")
+                other.add(said if said == "1\n" else ask(kv / "pw"))
             time.sleep(0.01)
 
     counting = threading.Thread(target=count)
