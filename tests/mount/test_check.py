@@ -455,6 +455,20 @@ def test_the_walk_is_the_workers_users(elsewhere: VaultProcess) -> None:
     assert found.status == 1
 
 
+@pytest.mark.parametrize("there", ["/dev/null", "/etc/hostname"])
+def test_what_stands_in_place_of_the_fuse_device_is_not_taken_for_it(vault: VaultProcess, there: str) -> None:
+    script = f'mount --bind {there} /dev/fuse; exec "$@"'
+    command = [*KEYVAULTFS, "check", vault.url, "--json", "-o", vault.mount_options()]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", *command],
+        env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    (told,) = [one for one in json.loads(done.stdout)["findings"] if one["what"] == "/dev/fuse"]
+    assert told["code"] == "NoFuse"
+    assert "modprobe fuse" in told["cure"]
+
+
 def test_a_child_that_is_killed_is_a_failure(vault: VaultProcess) -> None:
     program = (
         "import os, sys; from keyvaultfs.cli.check import walk; walk.Walk.run = lambda self: os.kill(os.getpid(), 9);"

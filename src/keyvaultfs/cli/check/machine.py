@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STEP = "machine"
 _FUSE_CONF = "/etc/fuse.conf"
+_FUSE_DEVICE = os.makedev(10, 229)
 _HELPERS = ("/sbin/mount.keyvaultfs", "/usr/sbin/mount.keyvaultfs", "/usr/local/sbin/mount.keyvaultfs")
 _AGENTS_GROUP = "himds"
 _RESEND = (6, 9)
@@ -53,13 +54,18 @@ def check(report: Report, run_as: str | None, auth: str) -> None:
 
 def _device(report: Report) -> None:
     try:
-        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         report.bad(STEP, "/dev/fuse", "NoFuse")
     except OSError as exc:
         report.bad(STEP, "/dev/fuse", "FuseForbidden", os.strerror(exc.errno or 0))
     else:
-        report.ok(STEP, "/dev/fuse", "can be opened")
+        kind = os.fstat(fd).st_rdev
+        os.close(fd)
+        if kind == _FUSE_DEVICE:
+            report.ok(STEP, "/dev/fuse", "can be opened")
+        else:
+            report.bad(STEP, "/dev/fuse", "NoFuse", "something else stands there")
 
 
 def _user(report: Report, run_as: str | None) -> None:
