@@ -1,8 +1,9 @@
 """``python -m benchmarks.against REVISION``: this tree beside an earlier revision of it, in one run on one machine.
 
-Both mount the same vault and take turns; the earlier one's code is taken out of git. Where root may, the scheduler
-groups no processes by session meanwhile: a worker in a session of its own would else wait longer for its turn than one
-that shares its reader's.
+First how large their workers are: mounted, with 10,000 names listed, and with 1,000 values read. Then both mount the
+same vault and take turns; the earlier one's code is taken out of git. Where root may, the scheduler groups no processes
+by session meanwhile: a worker in a session of its own would else wait longer for its turn than one that shares its
+reader's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -118,6 +120,34 @@ class Comparison:
         found[who].append(sample)
 
 
+def sizes(sources: dict[str, Path], below: Path, rounds: int = 3) -> str:
+    """Resident memory of their workers, MiB: medians, and the newer one's share of the older one's."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for turn in range(rounds):
+        with VaultProcess() as vault:
+            for who in list(sources) if turn % 2 == 0 else list(sources)[::-1]:
+                vault.clear_secrets()
+                with peers.ours(vault, below / "empty", *peers.LONG, source=sources[who]) as mount:
+                    _size(found, "empty", who, mount)
+                names = vault.made_up(10_000, size=1024, updated=1_700_000_000)
+                with peers.ours(vault, below / "full", *peers.LONG, source=sources[who]) as mount:
+                    list(mount.where.iterdir())
+                    _size(found, "10,000 names", who, mount)
+                    for name in names[:1000]:
+                        (mount / name).read_bytes()
+                    _size(found, "10,000 names and 1,000 values", who, mount)
+    lines = []
+    for what, by_whom in found.items():
+        old, new = (median(by_whom[who]) for who in sources)
+        lines.append(f"resident memory, {what}, MiB: {old:.1f} and {new:.1f}, {new / old:.3f} x")
+    return "\n".join(lines)
+
+
+def _size(found: dict[str, dict[str, list[float]]], what: str, who: str, mount: Mount) -> None:
+    time.sleep(1)
+    found.setdefault(what, {}).setdefault(who, []).append(processes.resident_mib(mount.worker()))
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.against", description=__doc__)
@@ -126,11 +156,12 @@ def main() -> int:
     wanted = parser.parse_args()
     with contextlib.ExitStack() as stack:
         stack.enter_context(one_group())
-        vault = stack.enter_context(VaultProcess())
         below = stack.enter_context(peers.folder())
+        sources = {wanted.revision: taken_out(wanted.revision, below / "old"), "this": ROOT / "src"}
+        print(sizes(sources, below), flush=True)
+        vault = stack.enter_context(VaultProcess())
         names = vault.made_up(_COLD * wanted.rounds + 1, size=32, updated=1_700_000_000)
         random.Random(12).shuffle(names)  # in the order of the listing they would be read ahead
-        sources = {wanted.revision: taken_out(wanted.revision, below / "old"), "this": ROOT / "src"}
         mounts = {
             who: stack.enter_context(peers.ours(vault, below / f"kv{number}", *peers.LONG, source=source))
             for number, (who, source) in enumerate(sources.items())
