@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from keyvaultfs.cache.budget import ROOT, Budget
-from keyvaultfs.errors import Busy, NotFound, Refused
+from keyvaultfs.errors import Busy, NotFound, Refused, Unavailable
 from tests.support.fake_vault import FakeVault
 from tests.support.handlers import OTHERS, handlers
 from tests.support.world import N, World, names_of, world
@@ -374,6 +374,20 @@ async def test_many_names_at_once_cost_a_user_the_time_of_one(autojump_clock: Mo
                     nursery.start_soon(one, f"absent-{batch}-{number}")
             assert outcomes == {"NotFound": 4}
             await trio.sleep(10)
+
+
+async def test_a_users_first_reads_in_an_outage_do_not_count_against_him_when_it_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(FakeVault(latency=4, list_refused=True)) as w:
+        w.vault.down = True
+        for number in range(3):
+            with pytest.raises(Unavailable):
+                await w.cache.get(N(f"s{number}"), USER)
+        w.vault.down = False
+        for number in range(3):
+            w.vault.put(f"t{number}", "x")
+            await w.cache.get(N(f"t{number}"), USER)
 
 
 async def test_two_users_who_make_names_up_leave_a_third_his_turn(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ import trio
 from keyvaultfs.cache.budget import Budget
 from keyvaultfs.cache.freshness import PAGE
 from keyvaultfs.cache.holds import Holds
+from keyvaultfs.cache.known import NOBODY_ANSWERED
 from keyvaultfs.errors import Busy, Disabled, KeyVaultFSError, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class Admission:
         if failure is None:
             self._budget.give_back(uid, trio.current_time())
             return
+        if isinstance(failure, NOBODY_ANSWERED):
+            return  # of a name that may be good; a vault that is silent is soon not asked any more
         self._holds.charge(uid, begin, trio.current_time())
         if isinstance(failure, NotFound | Refused) and not isinstance(failure, Disabled):
             self._missed(trio.current_time())
