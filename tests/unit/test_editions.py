@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from keyvaultfs.cache.cache import Rotated
 from keyvaultfs.cache.stored import FileKey
 from keyvaultfs.errors import CannotMake, NotFound, Refused, Unavailable
 from keyvaultfs.files.broken import Breakage
-from keyvaultfs.files.changes import Changes
+from keyvaultfs.files.changes import Changed, Changes
 from keyvaultfs.files.editions import Editions
 from keyvaultfs.files.made import Made
 from keyvaultfs.files.names import Starred
@@ -229,6 +230,19 @@ async def test_all_files_of_a_set_have_their_new_edition_when_the_first_is_told(
                 value = mount.editions.peek_value(file, ready.id)
                 assert value is not None
                 assert value.reveal() == b"new\n"
+
+
+async def test_a_rotation_that_a_listing_shows_is_told_of_a_made_file_before_anybody_asks_for_it(
+    autojump_clock: object,
+) -> None:
+    """Somebody may watch the file and read nothing: what can be made meanwhile is still the last edition."""
+    async with mounted({"file": one("pw", newline=True)}) as mount:
+        mount.world.vault.put("pw", "old")
+        old = await mount.get("file")
+        mount.rotated()
+        event = Rotated(N("pw"), Version("1" * 32), None, updated=2_000_000_000)
+        told = {changed.file.path: changed for changed in mount.changes.of(event)}
+        assert told["file"] == Changed(old.file, old.id, None, updated=2_000_000_000)
 
 
 async def test_a_rotation_that_cannot_be_made_keeps_the_last_good_edition_and_is_told_once(

@@ -66,6 +66,12 @@ class Changes:
                 found.append(self._plain(file, event))
                 continue
             known = self._editions.peek(file) or self._last(file, event)
+            unasked = event.new is None and not event.gone and file.path not in self._editions.broken
+            if known is not None and unasked:
+                # Nobody has asked for the new version yet, and what can be made is still the last edition.
+                updated = max(known.updated or 0, event.updated or 0) or None
+                found.append(Changed(file, known.id, None, updated=updated))
+                continue
             if known is None and self._is_first_news(file, event):
                 continue  # one of its secrets was asked for the first time: what it is made of is still not known
             if file.path not in self._editions.broken:
