@@ -117,6 +117,22 @@ async def test_a_right_to_read_that_is_lost_is_noticed_though_the_listing_shows_
         assert any("vault refuses" in one for one in causes.open())
 
 
+async def test_values_in_use_are_not_asked_for_again_soon_however_short_ttl_is(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(ttl=5.0, pages_wanted=lambda: 10) as w:
+        for number in range(40):
+            w.vault.put(f"s{number:02}", "x")
+        gets = []
+        for _ in range(2):
+            for _ in range(40 * 60 // 20):
+                for number in range(40):
+                    assert await w.read(f"s{number:02}") == "x"
+                await trio.sleep(20)
+            gets.append(w.vault.asked["get"])
+        assert gets[0] == gets[1], "of forty minutes"
+
+
 @pytest.mark.parametrize("ttl", [5.0, 60.0, 3600.0])
 async def test_that_holds_for_any_ttl(autojump_clock: MockClock, ttl: float) -> None:
     async with world(ttl=ttl) as w:

@@ -18,7 +18,7 @@ FAILURE_SECONDS = 1.0
 """How long a failure is remembered: the kernel repeats a failed revalidation at once."""
 
 _RACY_SECONDS = 2.0
-_READABLE_TTLS = 16.0
+_READABLE_TTLS, _READABLE_SECONDS = 16.0, 4800.0
 
 
 class Limits(NamedTuple):
@@ -84,10 +84,11 @@ def readable(got: float, version: Version, now: float, limits: Limits) -> bool:
     """Whether it may be taken for granted that a value that was got at `got` is still given to us.
 
     A listing does not tell: who may list may have lost the right to read. So each is asked for again after 16 to 24
-    times `ttl`; its version's id, which is random, says after how many, so that they do not all come together.
+    times `ttl`, but no sooner than after 80 minutes: that shall cost nothing beside the listings. Its version's id,
+    which is random, says after how long, so that they do not all come together.
     """
     chance = int(version[:4], 16) / (1 << 16)
-    return now - got < limits.ttl * _READABLE_TTLS * (1 + chance / 2)
+    return now - got < max(limits.ttl * _READABLE_TTLS, _READABLE_SECONDS) * (1 + chance / 2)
 
 
 def lead(ttl: float, rng: random.Random) -> float:
