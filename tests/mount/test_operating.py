@@ -74,6 +74,7 @@ def test_wait_returns_when_all_can_be_read_and_says_why_not_at_the_timeout(
     vault.set("off", "x", enabled=False)
     kv = mount("negative_ttl=1", "timeout=2")
     assert keyvaultfs("wait", kv / "pw").returncode == 0
+    assert keyvaultfs("wait", "--timeout", "0", kv / "pw").returncode == 0, "it looks once at least"
     hanging = vault.fault(op="get", name="hangs", hang=True)
     os.mkfifo(tmp_path / "fifo")
     done = keyvaultfs("wait", "--timeout", "3", kv / "pw", kv / "off", kv / "later", kv.where, kv / "hangs")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 0.5
 _STATUS_SECONDS = 2.0
+_ONE_LOOK_SECONDS = 1.0
+"""A time-out of 0 asks whether the files can be read now."""
+
 _WORDS = {
     errno.ENOENT: "there is no such file",
     errno.EACCES: "it is refused, by the vault or by the file's mode",
@@ -47,8 +50,9 @@ def until_readable(paths: Sequence[str], seconds: float) -> dict[str, str]:
     """Try again and again to read each file, all at once.
 
     Returns:
-        Why not, by file, for those that could not be read within `seconds`.
+        Why not, by file, for those that could not be read within `seconds`, and one look at least.
     """
+    seconds = max(seconds, _ONE_LOOK_SECONDS)
     end = time.monotonic() + seconds
     why = dict.fromkeys(paths, f"no answer within {seconds:g} s")
     due = dict.fromkeys(paths, 0.0)
