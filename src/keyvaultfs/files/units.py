@@ -20,7 +20,8 @@ def of_cgroups(text: str) -> str | None:
     """The unit in ``/proc/PID/cgroup``: the first component that is a service or a scope.
 
     The first, since a user's manager is itself a service and may name units of its own as it likes: what runs below
-    ``user@1000.service`` is that.
+    ``user@1000.service`` is that. The system's units lie in slices and in nothing else: what another container manager
+    has made is of no unit here, whatever the units inside are called.
     """
     lines = text.split("\n")
     found = [line[3:] for line in lines if line.startswith("0::")]
@@ -30,6 +31,8 @@ def of_cgroups(text: str) -> str | None:
         for part in path.split("/"):
             if part.endswith((".service", ".scope")):
                 return part
+            if part and not part.endswith(".slice"):
+                break
     return None
 
 
