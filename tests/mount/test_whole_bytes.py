@@ -34,6 +34,17 @@ def whole(data: bytes) -> bool:
     return bool(colon) and number.isdigit() and data == value(int(number))
 
 
+def described(data: bytes) -> str:
+    """What is wrong with bytes that are not whole."""
+    number, colon, _ = data.partition(b":")
+    if not (colon and number.isdigit()):
+        return f"{len(data)} bytes, which begin {data[:9]!r}"
+    want = value(int(number))
+    at = next((at for at, (is_, should) in enumerate(zip(data, want, strict=False)) if is_ != should), None)
+    first = "none is wrong" if at is None else f"the first wrong one is {data[at : at + 1]!r} at {at}"
+    return f"{len(data)} of the {len(want)} bytes of value {int(number)}: {first}, {data.count(0)} are zero"
+
+
 def by_pread(fd: int) -> bytes:
     return os.pread(fd, 1 << 16, 0)
 
@@ -154,7 +165,7 @@ def test_every_system_call_gets_one_version_whole(
     bound.touch()
     run("mount", "--bind", kv / "pw", bound)
     stop = threading.Event()
-    wrong: list[tuple[str, str, int]] = []
+    wrong: list[tuple[str, str, str]] = []
     reads = [0]
 
     def read(path: Path, how: Callable[[int], bytes]) -> None:
@@ -166,7 +177,7 @@ def test_every_system_call_gets_one_version_whole(
                 os.close(fd)
             reads[0] += 1
             if not whole(data):
-                wrong.append((path.name, how.__name__, len(data)))
+                wrong.append((path.name, how.__name__, described(data)))
             time.sleep(0.003)
 
     readers = [threading.Thread(target=read, args=(path, how)) for path in (bound, kv / "pw") for how in WAYS]

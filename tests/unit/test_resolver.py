@@ -19,6 +19,8 @@ from keyvaultfs.cache.values import ValueStore
 from keyvaultfs.errors import NotFound
 from keyvaultfs.files.files import Files
 from keyvaultfs.files.shown import Shown
+from keyvaultfs.filesystem import bound, opener
+from keyvaultfs.filesystem.announcements import NOBODY, Do
 from keyvaultfs.filesystem.attributes import Appearance
 from keyvaultfs.filesystem.inodes.nodes import State
 from keyvaultfs.filesystem.inodes.table import InodeTable
@@ -247,9 +249,19 @@ async def test_a_rotation_between_a_lookup_and_its_open_fails_no_reader(
     assert parts.opener.open_now(old) is None  # by now it is another's open
 
 
-@pytest.mark.parametrize("succeeds", [True, False])
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bound is met however long the thread that notifies the kernel waits for its turn."""
+    monkeypatch.setattr(bound, "BOUNDED_SECONDS", 60)
+    monkeypatch.setattr(opener, "_SWITCH_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("codes", "unsure"), [([0], False), ([errno.EIO, errno.ECHILD, 0], False), ([errno.EPERM], True)]
+)
 async def test_an_open_waits_until_the_child_has_the_size_that_was_fetched_for_another_open(
-    parts: Parts, nursery: trio.Nursery, succeeds: bool
+    parts: Parts, nursery: trio.Nursery, codes: list[int], unsure: bool
 ) -> None:
     """On a busy machine a process runs long after it was answered: until then the kernel has the old size."""
     parts.renames = True
@@ -276,15 +288,81 @@ async def test_an_open_waits_until_the_child_has_the_size_that_was_fetched_for_a
     parts.child = child
     nursery.start_soon(parts.rotation.run)
     nursery.start_soon(open_bound)
-    while not fetched:
+    for number, code in enumerate(codes):
+        while len(fetched) == number:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        if number == 0:
+            nursery.start_soon(open_bound)
         await trio.testing.wait_all_tasks_blocked(0.01)
-    nursery.start_soon(open_bound)
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert opened == []
-    parts.rotation.announcements.ended(fetched[0], 0 if succeeds else errno.EIO)
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    # One that cannot be sure reads past the pages, to the end of the bytes.
-    assert opened == [(b"very much longer", not succeeds)] * 2
+        assert opened == []
+        parts.rotation.announcements.ended(fetched[number], code)
+    with trio.fail_after(10):
+        while len(opened) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    # Where no child may fetch it, nobody can be sure: then a read goes past the pages, to the end of the bytes.
+    assert opened == [(b"very much longer", unsure)] * 2
+
+
+async def test_an_open_does_not_wait_for_ever_for_a_child_that_is_silent(
+    parts: Parts, autojump_clock: trio.testing.MockClock
+) -> None:
+    parts.vault.put("pw", "short")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("very much longer")
+    parts.renames = True
+    parts.build()
+    old = parts.table.nodes[old.inode]
+    current = parts.resolver.current(PW)
+    assert current is not None
+    parts.table.supersede(old)
+    parts.table.show(old, current)
+    old.bound = old.unsure = True
+    began = autojump_clock.current_time()
+    for patience in (math.inf, 2.0):
+        handle, _ = await parts.opener.open(old, patience)
+        assert await parts.opener.read(handle, 0, 99) == b"very much longer"
+        assert old.unsure
+        parts.opener.release(handle.fh)
+    assert autojump_clock.current_time() - began == pytest.approx(6 + 2)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("by", ["stat", "fstat", "listing"])
+async def test_a_size_is_fetched_once_more_if_somebody_was_given_the_old_one_meanwhile(
+    parts: Parts, by: str
+) -> None:
+    """The kernel drops the child's answer if it takes in somebody else's while the child waits for it."""
+    parts.renames = True
+    parts.build()
+    told: list[int] = []
+
+    def tell() -> None:
+        handle = parts.table.open(old) if by == "fstat" else None
+        if by != "listing":  # "stat" is as each open(2) does before it opens
+            told.append(parts.resolver.getattr(old, 1).st_size)
+            if handle is not None:
+                parts.opener.release(handle.fh)
+        else:
+            told.append(parts.resolver.listed(PW, trio.current_time())[0].st_size)
+
+    def child(token: str, do: str, _name: str) -> None:
+        if do == "refresh":
+            tell()
+            assert parts.rotation.announcements.look_up(1, b"." + token.encode(), 77)[0]
+            assert parts.resolver.getattr(old, 77).st_size == 16
+            parts.rotation.announcements.ended(token, 0)
+
+    parts.vault.put("pw", "short")
+    old = parts.table.nodes[await parts.lookup()]
+    await parts.rotate("very much longer")
+    parts.rotation.supersede(old, NEW)
+    old.bound = True
+    parts.child = child
+    tell()  # before the kernel is told to ask again: whoever was answered then cannot disturb the child
+    handle, _ = await parts.opener.open(old, 5)
+    assert told == [5, 5, 16]
+    assert await parts.opener.read(handle, 0, 99) == b"very much longer"
+    assert not old.unsure
 
 
 async def sent_back(parts: Parts, node: Node, thread: int) -> None:
@@ -553,6 +631,8 @@ async def asked_again(parts: Parts) -> Child:
     asked = trio.Event()
 
     def child(token: str, do: str, name: str) -> None:
+        if do == "refresh":  # a moment after a rename, of an inode that the kernel holds still
+            return
         assert (do, name) == ("rename", "pw")
         children.append(Child(parts, token))
         asked.set()
@@ -561,6 +641,30 @@ async def asked_again(parts: Parts) -> Child:
     with trio.fail_after(10):
         await asked.wait()
     return children[0]
+
+
+async def test_a_child_is_known_at_a_rename_when_what_it_did_before_is_heard_to_have_ended(
+    renaming: Parts, nursery: trio.Nursery
+) -> None:
+    """Else its look-up of the name is answered as anybody's, and the kernel gives up the old inode too early."""
+    parts = renaming
+    announcements = parts.rotation.announcements
+    before = announcements.begin(Do.REFRESH, inode=99)
+    nursery.start_soon(announcements.carry_out, before)
+    assert announcements.look_up(1, before.made_up, 77)[0]
+    await parts.rotate("two")
+    old = parts.table.entries.nodes["pw"]
+    parts.rotation.supersede(old, NEW)
+    child = await begin(parts, nursery)
+    assert announcements.look_up(1, child.made_up, 77)[0]
+    announcements.ended(before.token.hex(), 0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert announcements.look_up(1, b"pw", 77) == (True, old)
+    child.renames()
+    child.says(0)
+    await all_is_told(parts)
+    assert announcements.pid == NOBODY
+    assert parts.heard == 1
 
 
 async def all_is_told(parts: Parts) -> None:

@@ -22,6 +22,7 @@ BOUNDED_SECONDS = 0.3
 """How long a request of the kernel waits for an announcement."""
 
 _LET_GO_SECONDS = 0.1
+_AGAIN_SECONDS = 0.05
 
 
 class Bound:
@@ -48,6 +49,7 @@ class Bound:
         self._refreshes = refreshes
         self._stale: OrderedDict[int, None] = OrderedDict()
         self._switching: dict[int, trio.Event] = {}
+        self._told: dict[int, set[int]] = {}
         self._stirred = trio.Event()
 
     def is_behind(self, node: Node) -> bool:
@@ -64,6 +66,15 @@ class Bound:
         if self._refreshes and node.superseded and not node.handles:
             self._stale[node.inode] = None
             self._stirred.set()
+
+    def told(self, node: Node) -> None:
+        """Somebody else than the keeper's child is given an inode's attributes.
+
+        The kernel drops the child's answer, as one that may be older, if it takes this one in while the child waits.
+        """
+        sizes = self._told.get(node.inode)
+        if sizes is not None:
+            sizes.add(self._table.content(node).size)
 
     async def ask_again(self, node: Node) -> bool:
         """Have the kernel ask for an inode's attributes the next time that somebody wants them; whether it will."""
@@ -84,14 +95,24 @@ class Bound:
             return
         self._switching[node.inode] = ended = trio.Event()
         try:
-            while self._refreshes and await self.ask_again(node):
-                if not await self._refresh(node):
+            while self._refreshes:
+                # Answers to requests from before the notification are dropped; those from here on may be taken in.
+                self._told[node.inode] = set()
+                if not (await self.ask_again(node) and await self._refresh(node)):
                     break
             if not self._refreshes and await self.ask_again(node):
                 self._switch_unsure(node)
         finally:
+            self._told.pop(node.inode, None)
             del self._switching[node.inode]
             ended.set()
+
+    async def make_sure(self, node: Node) -> None:
+        """As `switch`, until the kernel has the size of what an inode shows. Ends at once if no child may fetch it."""
+        while node.unsure and self._refreshes:
+            await self.switch(node)
+            if node.unsure:
+                await trio.sleep(_AGAIN_SECONDS)
 
     def _switch_unsure(self, node: Node) -> None:
         """Without a child, which no mount of a user's has for this."""
@@ -114,7 +135,8 @@ class Bound:
             one = self._announcements.begin(Do.REFRESH, inode=node.inode)
             code = await self._announcements.carry_out(one)
         finally:
-            again = disturbed.pop(node.inode)
+            old_sizes = self._told[node.inode] - {self._table.content(node).size}
+            again = disturbed.pop(node.inode) or bool(old_sizes)
         if code in {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP}:
             self._refreshes = False
         if code == 0 and not again:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _SWITCH_SECONDS = 2.0
 """How long an OPEN waits for the kernel to get the size of new bytes, where the old ones will do."""
 
+_SURE_SECONDS = 6.0
+"""How long it waits at most where the old ones are shown no more: splice(2) would cut new ones at the old size."""
+
 _CURRENT = State.CURRENT
 """Each warm open and close asks for it; to get it from the class takes as long as a call."""
 
@@ -98,11 +101,17 @@ class Opener:
         current = await self._resolver.node(edition)
         behind = self._table.content(node) is not current
         if node.unsure or (behind and not self._table.handles.is_open(node)):
-            with trio.move_on_after(_SWITCH_SECONDS):
-                await self._rotation.bound.switch(node)
+            await self._switch(node, patience)
         if self._table.content(node).version == UNREADABLE:  # it would read as an empty file
             raise pyfuse3.FUSEError(errno.ESTALE)
         return self._opened(node), False
+
+    async def _switch(self, node: Node, patience: float) -> None:
+        """Have the inode show the current bytes. Once it may, it is served when the kernel has their size."""
+        with trio.move_on_after(min(_SURE_SECONDS, patience)):
+            with trio.move_on_after(_SWITCH_SECONDS):
+                await self._rotation.bound.switch(node)
+            await self._rotation.bound.make_sure(node)
 
     async def _send_back(self, node: Node, thread: int) -> None:
         """Answer ESTALE, if that leads to the new inode: to one who came by the name just before it passed on.

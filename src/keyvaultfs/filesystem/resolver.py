@@ -174,6 +174,8 @@ class Resolver:
             edition = self._editions.fresh(file, now)
             if edition is not None and node.version == edition.id:
                 left = self._editions.left(edition, now)
+        elif node.superseded:
+            self._rotation.bound.told(node)
         return attributes.secret(self._appearance, node, self._table.content(node), entry_timeout=left), node
 
     def listed_version(self, name: SecretName, item: VersionItem) -> tuple[pyfuse3.EntryAttributes, Node]:
@@ -194,13 +196,16 @@ class Resolver:
         One that lost its name is bound elsewhere, and switches to the name's current edition when the kernel fetches
         its attributes through the keeper's child: only then is the size that an OPEN goes with sure to have arrived.
         """
-        if node.superseded and self._rotation.bound.is_behind(node):
-            current = self.current(node.name)
-            if current is not None and self._rotation.announcements.refreshes(node.inode, pid):
+        if node.superseded:
+            fetched = self._rotation.announcements.refreshes(node.inode, pid)
+            current = self.current(node.name) if self._rotation.bound.is_behind(node) else None
+            if current is not None and fetched:
                 node.unsure = True  # until the child says that it has them
                 self._table.show(node, current)
-            else:
+            elif current is not None:
                 self._rotation.bound.want(node)
+            if not fetched:
+                self._rotation.bound.told(node)
         return attributes.secret(self._appearance, node, self._table.content(node))
 
     def current(self, file: File) -> Node | None:
