@@ -121,8 +121,8 @@ class Announcements:
                 await one.ended.wait()
         finally:
             self._under_way.pop(one.made_up, None)
-            if self.pid == one.pid:
-                self.pid = NOBODY
+            if not any(other.pid == self.pid for other in self._under_way.values()):
+                self.pid = NOBODY  # and not while the child is at the next one
         return errno.ETIMEDOUT if one.code is None else one.code
 
     def ended(self, token: str, code: int) -> None:
