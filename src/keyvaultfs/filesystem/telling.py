@@ -110,7 +110,7 @@ class Telling:
         if done or code not in _IS_TRIED_AGAIN:
             dirent.token, dirent.answered = b"", False
         elif code == errno.ESTALE:  # a take-over undid the answer, and the kernel does not try again
-            dirent.answered = False
+            self._announcements.undone(dirent)
         self._table.dirents.note(dirent)
         return done
 
