@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from keyvaultfs.filesystem.inodes.nodes import State
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -182,46 +180,20 @@ class Announcements:
                 return True
         return False
 
-    def undone(self, dirent: Dirent) -> None:
-        """An answer that was noted has not come to the kernel: it has the old inode for the name still.
-
-        Given another than that, it would drop the old one unheard by a watch.
-        """
-        if not dirent.answered:
-            return
-        dirent.answered = False
-        lost = [
-            node
-            for node in self._table.nodes.values()
-            if node.name.key == dirent.name.key
-            and node.state is State.NOTIFIED
-            and node.lookups
-            and node.content_inode == node.inode
-            and node.version != dirent.given
-        ]
-        if lost:
-            self._table.supersede(
-                max(lost, key=lambda node: (node.created or 0, node.updated or 0)), again=True
-            )
-
     def _made_up(self, one: Announcement) -> Node | InodeT:
         dirent = one.dirent
         if dirent is None:
             return self._passing(one)
         if one.answered and one.do is not Do.LOOK:
-            if one.pid != dirent.child:
-                # It is done, and a child that did not live to say so did it: done twice, it would be heard twice.
-                return 0
-            # The same child: a take-over answered its rename with ESTALE, on which the kernel tries once more.
-            one.answered = False
-            self.undone(dirent)
+            # It is done, and a child that did not live to say so did it: done twice, it would be heard twice.
+            return 0
         if dirent.announced or one.do is Do.LOOK:
             # A look-up that could not wait was answered with the new one before this is announced.
             key = dirent.name.key
             one.old = self._table.entries.first_superseded(key) or self._table.entries.nodes.get(key)
             if one.old is not None and one.do is not Do.LOOK:
                 self._table.supersede(one.old)
-        dirent.given, dirent.given_updated, dirent.child = dirent.version, dirent.updated, one.pid
+        dirent.given, dirent.given_updated = dirent.version, dirent.updated
         self._table.dirents.note(dirent)
         if one.do is Do.RENAME:
             new = self._current(dirent.name)

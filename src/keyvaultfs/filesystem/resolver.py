@@ -95,11 +95,8 @@ class Resolver:
         """
         held = self._table.entries.nodes.get(file.key)
         if held is None or held is node:
-            doubt = self._rotation.doubt(file)
-            if doubt is None:
-                return False
-            done = doubt
-        elif node is None:
+            return False
+        if node is None:
             done = self._rotation.supersede(held)
         else:
             done = self._rotation.supersede(held, node.version, node.updated)

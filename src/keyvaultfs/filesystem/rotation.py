@@ -95,7 +95,6 @@ class Rotation:
         )
         self.unannounced: OrderedDict[str, trio.Event] = OrderedDict()
         """by folded name: what is to be announced, and an event set when a look-up need not wait for it any more"""
-        self._doubtful: set[str] = set()
         self._urgent: set[str] = set()
         self._together: set[str] = set()
         self._stirred = trio.Event()
@@ -109,11 +108,6 @@ class Rotation:
         for node in table.unfinished():
             if node.name.key not in self.unannounced:
                 self.folder.changed(node.name, None)
-        for dirent in tuple(table.dirents.by_key.values()):
-            key = dirent.name.key
-            lost = dirent.answered or table.entries.first_superseded(key) is not None
-            if lost and key in self.unannounced:
-                self._doubtful.add(key)
 
     def supersede(self, node: Node, version: str | None = None, updated: int | None = None) -> trio.Event:
         """Take the name from an inode. Any handler may call this; the change is announced later.
@@ -149,18 +143,6 @@ class Rotation:
             waiting = trio.Event()
             waiting.set()
         return waiting
-
-    def doubt(self, file: File) -> trio.Event | None:
-        """As `supersede` returns, of a name of which a dead predecessor has left a change to be announced; or None.
-
-        The kernel may have the old inode for the name. A look-up that gave it the new one would have it drop the old
-        without a word to those who watch that.
-        """
-        if file.key not in self._doubtful or file.key not in self.unannounced:
-            return None
-        self._urgent.add(file.key)
-        self._stirred.set()
-        return self.unannounced[file.key]
 
     def confirm(self, node: Node) -> None:
         """A name stands for the same inode after all: only its metadata have changed."""
@@ -224,7 +206,6 @@ class Rotation:
                     LOG.error("bug in announcement: %s\n%s", type(exc).__name__, frames)
                     self.unannounced.pop(key, None)
                 finally:
-                    self._doubtful.discard(key)
                     done.set()
 
     def _is_news(self, node: Node, version: str) -> bool:
@@ -239,7 +220,6 @@ class Rotation:
 
     def _switched(self, dirent: Dirent) -> None:
         """The name has passed on: look-ups of it wait no more."""
-        self._doubtful.discard(dirent.name.key)
         waiting = self.unannounced.get(dirent.name.key)
         if waiting is not None:
             waiting.set()

@@ -110,7 +110,7 @@ class Telling:
         if done or code not in _IS_TRIED_AGAIN:
             dirent.token, dirent.answered = b"", False
         elif code == errno.ESTALE:  # a take-over undid the answer, and the kernel does not try again
-            self._announcements.undone(dirent)
+            dirent.answered = False
         self._table.dirents.note(dirent)
         return done
 

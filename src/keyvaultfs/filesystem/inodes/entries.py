@@ -60,10 +60,9 @@ class Entries:
         if not current:
             self.supersede(node)
 
-    def supersede(self, node: Node, *, first: bool = False) -> None:
-        """`node` has lost its name, and the kernel is yet to be notified: of it `first`, or after those before it."""
-        waiting = self._superseded.setdefault(node.name.key, [])
-        waiting.insert(0 if first else len(waiting), node)
+    def supersede(self, node: Node) -> None:
+        """`node` has lost its name, and the kernel is yet to be notified."""
+        self._superseded.setdefault(node.name.key, []).append(node)
 
     def first_superseded(self, key: str) -> Node | None:
         """Of the inodes that lost this name without the kernel's having been notified, the one that lost it first."""

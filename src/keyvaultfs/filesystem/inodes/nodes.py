@@ -103,7 +103,6 @@ class Dirent:
         before: the version that a listing has shown to be no longer current, in case that it is after all.
         given: what `version` was when the child that announces was given the new inode.
         given_updated: the same of `updated`.
-        child: the process id of that child, 0 if there was none.
     """
 
     inode: InodeT
@@ -120,7 +119,6 @@ class Dirent:
     before: str | None = None
     given: str | None = None
     given_updated: int | None = None
-    child: int = 0
 
     @property
     def pending(self) -> bool:

@@ -35,9 +35,8 @@ _NODE = struct.Struct("<BBBBI QQqqQ 16s 127s")
 # kind, settled; fh, inode, content
 _HANDLE = struct.Struct("<BBxxxxxx QQQ")
 HANDLE_BODY = struct.Struct("<Bxxxxxx QQQ")  # the same without the kind
-# kind, flags, length of name, lookups; inode, updated; version, token; name; version and updated as given to the child;
-# the child, which an older worker leaves as it is
-_DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s 16sq I")
+# kind, flags, length of name, lookups; inode, updated; version, token; name; version and updated as given to the child
+_DIRENT = struct.Struct("<BBxBI Qq 16s8s 127s 16sq")
 # kind, length of name, lookups; inode; name
 _DIRECTORY = struct.Struct("<BxxBI Q 127s")
 # kind, which part, of how many, length; digest of the whole; the part
@@ -137,7 +136,6 @@ def pack_dirent(dirent: Dirent, length: int, name: bytes) -> bytes:
         name,
         bytes.fromhex(dirent.given or "") or _NO_VERSION,
         _packed_time(dirent.given_updated),
-        dirent.child,
     )
 
 
@@ -222,7 +220,7 @@ class Reader:
         )
 
     def _dirent(self, slot: int, record: bytes) -> Dirent:
-        _, flags, length, lookups, inode, updated, version, token, name, given, given_updated, child = (
+        _, flags, length, lookups, inode, updated, version, token, name, given, given_updated = (
             _DIRENT.unpack_from(record)
         )
         return Dirent(
@@ -239,7 +237,6 @@ class Reader:
             bool(flags & _ANSWERED),
             given=_version(given),
             given_updated=_time(given_updated),
-            child=child,
         )
 
     def _directory(self, slot: int, record: bytes) -> Directory:

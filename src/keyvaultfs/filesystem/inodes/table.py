@@ -174,11 +174,11 @@ class InodeTable:
             self.release(handle.fh)
         self._drop(node)
 
-    def supersede(self, node: Node, *, again: bool = False) -> None:
-        """Another version, or none, has taken the name. `again`: the kernel was not notified of that after all."""
-        if (node.state is State.CURRENT or again) and self.has(node):
+    def supersede(self, node: Node) -> None:
+        """Another version, or none, has taken the name."""
+        if node.state is State.CURRENT and self.has(node):
             node.state = State.SUPERSEDED
-            self.entries.supersede(node, first=again)
+            self.entries.supersede(node)
             self._write(node)
 
     def notified(self, node: Node) -> None:
