@@ -155,13 +155,13 @@ class Cache:
     ) -> Entry:
         """What the vault says of a name, or what is served since nobody answers."""
         self.metrics.misses += 1
-        begin = trio.current_time()
         if in_outage and self._fetches:  # one request at a time finds out whether anybody answers again
             return self._stale_or(record, Unavailable("Outage"))
         if in_outage:
             self._fetches.start(record, slots)
             return self._stale_or(record, Unavailable("Outage"))
         self._look_ahead.asked(record, missed=True)
+        begin = trio.current_time()
         flight = await self._fetches.landed(record, slots)
         if slots is not None and uid is not None:
             self.admission.answered(uid, flight.failure, begin)

@@ -68,9 +68,7 @@ class Opens:
             return
         recent = self._recent.get((inode, ctx.pid))
         if recent is not None and recent.node.content_inode == inode:
-            reader = recent.reader
-            reader.opens += 1
-            self._by_handle[answer.fh] = reader
+            self._opened_again(recent, answer)
             return
         node = self._nodes.get(inode)
         if node is not None and not node.pinned:  # no control file, and no version that does not change
@@ -88,9 +86,7 @@ class Opens:
             and recent.node.content_inode == inode
             and recent.seen.asks(ctx)
         ):
-            reader = recent.reader
-            reader.opens += 1
-            self._by_handle[answer.fh] = reader
+            self._opened_again(recent, answer)
             return self._audit.record(recent.record)
         node = self._nodes.get(inode)
         if node is None:  # a control file
@@ -104,6 +100,11 @@ class Opens:
                 recent.record = record
                 self._recent[inode, ctx.pid] = recent
         return self._audit.record(record)
+
+    def _opened_again(self, recent: Recent, answer: FileInfo) -> None:
+        reader = recent.reader
+        reader.opens += 1
+        self._by_handle[answer.fh] = reader
 
     def _opened(self, node: Node, answer: FileInfo, seen: Seen) -> Recent:
         edition = self._table.content(node).version

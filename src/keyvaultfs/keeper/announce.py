@@ -198,9 +198,8 @@ def check(token: str, what: str, name: str, inode: int) -> None:
     """
     named = what in {RENAME, UNLINK, LOOK} and _is_path(name)
     refreshed = what == REFRESH and not name and inode > 1
-    numbered = (
-        type(inode) is int and 0 <= inode < 1 << 63
-    )  # True is an int as well, and the child cannot read it
+    # True is an int as well, and the child cannot read it.
+    numbered = type(inode) is int and 0 <= inode < 1 << 63
     if _TOKEN.fullmatch(token) is None or not numbered or not (named or refreshed):
         raise ValueError
 

@@ -72,9 +72,8 @@ class Inheritance:
         """
         for number in numbers:
             with contextlib.suppress(OSError):
-                os.ftruncate(
-                    self._fds[number], 0
-                )  # a dead worker may have it for a while, with all its memory
+                # A dead worker may have it for a while, with all its memory.
+                os.ftruncate(self._fds[number], 0)
                 fresh = self._fds[number] if handed else memory(_NAMES[number])
                 old, self._fds[number] = self._fds[number], fresh
                 if fresh != old:

@@ -120,10 +120,9 @@ def _serve(path: str, control: socket.socket, records: int, tallies: Tallies, ro
     dismissed = False
     while not dismissed:
         if control.fileno() in dict(poll.poll()):
-            dismissed = (
-                control.recv(64) == _END
-            )  # what is there is still for it, what comes later for another
-            # Where the keeper is gone, the worker may have more to say before it ends.
+            # Once dismissed it takes what is there, and what comes later is for another. Where the keeper is gone, the
+            # worker may have more to say before it ends.
+            dismissed = control.recv(64) == _END
             poll.unregister(control)
         count = _take(records, room)
         if count == 0:
@@ -131,9 +130,8 @@ def _serve(path: str, control: socket.socket, records: int, tallies: Tallies, ro
         if count is not None:
             pen.write(bytes(memoryview(room)[:count]))
         if not dismissed:
-            time.sleep(
-                _PAUSE_SECONDS
-            )  # a program that opens thousands of files wakes nobody for each of them
+            # A program that opens thousands of files wakes nobody for each of them.
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _take(records: int, room: bytearray) -> int | None:

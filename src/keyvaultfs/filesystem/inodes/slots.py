@@ -54,9 +54,8 @@ class Slots:
         """the first slot of those at the end that nothing was ever written to"""
         layout = records.layout(os.pread(fd, records.HEAD.size, 0))
         size = os.fstat(fd).st_size
-        whole = (
-            max(_GROW, -(-size // _SLOT)) * _SLOT
-        )  # whatever a predecessor has left: only whole slots can be used
+        # Whatever a predecessor has left: only whole slots can be used.
+        whole = max(_GROW, -(-size // _SLOT)) * _SLOT
         if whole != size:
             os.ftruncate(fd, whole)
         self._map = mmap.mmap(fd, whole)
