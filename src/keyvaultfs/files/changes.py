@@ -55,8 +55,7 @@ class Changes:
         yield from self._named.get(name.key, ())
         for directory in self._tree.directories.values():
             if directory.lists:
-                for _, file in self._tree.shown(directory, name):
-                    yield file
+                yield from self._tree.shown(directory, name)
 
     def of(self, event: Rotated) -> tuple[Changed, ...]:
         """What changes with a rotation. A file that cannot be made of the new version still shows its last edition."""

@@ -58,7 +58,7 @@ class Files:
         for item in items:
             if self._sources.shows(item.properties.tags):
                 for directory in listing:
-                    for _, file in self.tree.shown(directory, item.name):
+                    for file in self.tree.shown(directory, item.name):
                         yield file, item.properties.updated
 
     def is_listed(self, file: File) -> bool:

@@ -49,7 +49,7 @@ class Listing:
         rows: list[File | Directory] = list(directory.children.values()) if first else []
         for item in page:
             if self._sources.shows(item.properties.tags):
-                rows += (file for _, file in self._tree.shown(directory, item.name))
+                rows += self._tree.shown(directory, item.name)
         found = tuple(rows)
         self._last[directory.path] = (page, first, found)
         return found

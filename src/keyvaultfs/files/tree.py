@@ -193,8 +193,8 @@ class Tree:
             self._make(directory, name, key, listed if listed is not None and listed == secret else secret)
         )
 
-    def shown(self, directory: Directory, secret: SecretName) -> Iterator[tuple[str, File]]:
-        """The names in a directory that a line of the vault's listing stands for."""
+    def shown(self, directory: Directory, secret: SecretName) -> Iterator[File]:
+        """The files in a directory that a line of the vault's listing stands for."""
         candidates = [secret.spelling] if directory.flat else []
         for one in directory.maps:
             star = one.secrets.star(secret.spelling)
@@ -207,7 +207,7 @@ class Tree:
             if isinstance(found, File) and found.secret == secret:
                 if found.raw != name.encode():  # it was looked up in another spelling than the vault's
                     found = self._keep(self._make(directory, name, found.key, secret))
-                yield name, found
+                yield found
 
     def file(self, path: str) -> File:
         """The file of a path that was there once; made of nothing where there is none any more."""
