@@ -273,6 +273,13 @@ async def test_what_one_user_holds_open_has_a_bound_and_so_has_what_all_users_ho
     with pytest.raises(pyfuse3.FUSEError):
         held.admit(ANOTHER.uid)
     held.admit(OTHERS.uid)
+    for fh in range(1 << 15, 1 << 15 | 300):
+        with pytest.raises(pyfuse3.FUSEError):
+            held.admit(2000 + fh)
+    assert list(handlers.causes.open()) == ["too many files are open of uid 1000"], (
+        "and of nobody who has none"
+    )
     for fh in range(1 << 15):
         held.closed(fh)
     assert not held.owners
+    assert list(handlers.causes.open()) == []

@@ -37,8 +37,11 @@ class _Crowd:
     def _has_room(self, uid: int) -> bool:
         if uid == _ROOT or (self._of[uid] < self._most_of_one and self._there() < self._most_of_all):
             return True
-        self._told.add(uid)
-        self._causes.begin(self._kind, f"uid {uid}", error=_CODE)
+        # Who has none is not to blame, and would never be seen to have fewer again.
+        blamed = uid if uid in self._of else max(self._of, key=self._of.__getitem__, default=None)
+        if blamed is not None:
+            self._told.add(blamed)
+            self._causes.begin(self._kind, f"uid {blamed}", error=_CODE)
         return False
 
     def _less(self, uid: int) -> None:
